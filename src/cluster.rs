@@ -1,0 +1,327 @@
+//! The cluster: the only module that names Kubernetes. Jobs are made, watched, marked and read here.
+
+mod logs;
+pub(crate) mod manifest;
+pub(crate) mod names;
+pub(crate) mod outcome;
+mod own_pod;
+mod watch;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+pub(crate) use manifest::{InitContainer, JobSettings, SecretKey, Start};
+pub(crate) use outcome::TaskEnd;
+pub(crate) use own_pod::OwnPod;
+
+use crate::report::ContainerLog;
+use crate::run::{Place, Run, RunId};
+use watch::Watch;
+
+/// For one call; the API server answers in milliseconds or is in trouble.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Added to a task's time limit before the API is asked whether the Job still exists: only a watch
+/// that was away when the Job was deleted makes that necessary.
+const OVERDUE: Duration = Duration::from_secs(60);
+
+/// A Pod that somebody's sidecar keeps alive is ended this long after its task's answer.
+const SIDECAR_GRACE_SECONDS: i64 = 30;
+
+const FIELD_MANAGER: &str = "job-executor-service";
+
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    client: Client,
+    namespace: String,
+    jobs: Api<Job>,
+    pods: Api<Pod>,
+    watch: Watch,
+    settings: JobSettings,
+}
+
+/// What became of creating a Job that may have been created before.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Created {
+    New,
+    /// By an earlier delivery of the event, or by an earlier attempt whose answer was lost.
+    Before,
+}
+
+/// The API server will not have the Job, whatever is tried.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Refused(String);
+
+/// What an existing Job tells of its run.
+pub(crate) enum Existing {
+    /// The answer is out; nothing is left to do.
+    Reported,
+    /// With whether Keptn already got `.started`.
+    Unreported(Box<Run>, bool),
+    /// Gone again, or with a record that cannot be read.
+    Unknown,
+}
+
+impl Cluster {
+    pub(crate) fn new(client: Client, namespace: String, settings: JobSettings) -> Self {
+        Self {
+            jobs: Api::namespaced(client.clone(), &namespace),
+            pods: Api::namespaced(client.clone(), &namespace),
+            watch: Watch::new(),
+            client,
+            namespace,
+            settings,
+        }
+    }
+
+    /// Follows the cluster; never returns.
+    pub(crate) async fn watch(&self) {
+        let (client, managed_by) = (self.client.clone(), &self.settings.managed_by);
+        self.watch.clone().run(client, &self.namespace, managed_by).await;
+    }
+
+    pub(crate) async fn synced(&self) {
+        self.watch.synced().await;
+    }
+
+    pub(crate) fn is_synced(&self) -> bool {
+        self.watch.is_synced()
+    }
+
+    /// Creates the Job of a task, trying until the API server gives its verdict.
+    pub(crate) async fn create(&self, place: Place<'_>, start: Start) -> Result<Created, Refused> {
+        let record = place.run.encode().map_err(|error| Refused(error.to_string()))?;
+        let job = manifest::job(place, &record, start, &self.settings);
+        let name = job.name_any();
+        self.watch.follow(&name);
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PostParams::default()
+        };
+        let create = || async { call(self.jobs.create(&params, &job)).await };
+        match retried("create", &name, create).await {
+            Ok(_) => Ok(Created::New),
+            Err(Failed::Api(status)) if status.is_already_exists() => Ok(Created::Before),
+            Err(error) => {
+                self.watch.forget(&name);
+                Err(Refused(error.to_string()))
+            }
+        }
+    }
+
+    /// What the first Job of a run says of it.
+    pub(crate) async fn existing(&self, place: Place<'_>) -> Existing {
+        let name = place.job_name();
+        match retried("get", &name, || async { call(self.jobs.get(&name)).await }).await {
+            Ok(job) if job.labels().contains_key(names::REPORTED) => Existing::Reported,
+            Ok(job) => record_of(&job).map_or(Existing::Unknown, |run| {
+                Existing::Unreported(Box::new(run), FirstJob::of(&job).started_sent)
+            }),
+            Err(_) => Existing::Unknown,
+        }
+    }
+
+    /// The runs whose answer is not out, with their first Job's state, oldest first.
+    pub(crate) async fn unreported(&self) -> Vec<(Run, FirstJob)> {
+        let selector = format!(
+            "{}={},{},!{}",
+            names::MANAGED_BY,
+            self.settings.managed_by,
+            names::RUN,
+            names::REPORTED
+        );
+        let mut runs: HashMap<RunId, (Run, FirstJob)> = HashMap::new();
+        let mut params = ListParams::default().labels(&selector).limit(500);
+        loop {
+            let list = || async { call(self.jobs.list(&params)).await };
+            let Ok(page) = retried("list", "all", list).await else {
+                break;
+            };
+            for job in &page.items {
+                let Some(run) = record_of(job) else { continue };
+                let first = FirstJob::of(job);
+                runs.entry(run.id.clone())
+                    .and_modify(|(_, known)| *known = known.merged(first))
+                    .or_insert((run, first));
+            }
+            match page.metadata.continue_ {
+                Some(token) if !token.is_empty() => params.continue_token = Some(token),
+                _ => break,
+            }
+        }
+        let mut runs: Vec<_> = runs.into_values().collect();
+        runs.sort_by(|(a, _), (b, _)| (a.arrived, &a.id).cmp(&(b.arrived, &b.id)));
+        runs
+    }
+
+    /// Waits until the task of a Job has ended.
+    pub(crate) async fn end(&self, place: Place<'_>) -> TaskEnd {
+        let name = place.job_name();
+        let limit = place.task.time_limit;
+        loop {
+            let overdue = Duration::from_secs(limit.into()) + OVERDUE;
+            if let Ok(end) = timeout(overdue, self.watch.end(&name, limit)).await {
+                return end;
+            }
+            let get = || async { call(self.jobs.get_metadata(&name)).await };
+            if let Err(Failed::Api(status)) = retried("get", &name, get).await
+                && status.is_not_found()
+            {
+                self.watch.is_gone(&name);
+            }
+        }
+    }
+
+    pub(crate) async fn logs(&self, end: &TaskEnd) -> Vec<ContainerLog> {
+        match &end.pod {
+            Some((name, seen)) => logs::read(&self.pods, name, seen).await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Lets the first Job of a run that waited for its turn run.
+    pub(crate) async fn release(&self, place: Place<'_>) {
+        self.patch(&place.job_name(), &json!({"spec": {"suspend": false}})).await;
+    }
+
+    /// Notes on the first Job that `.started` was delivered.
+    pub(crate) async fn mark_started(&self, place: Place<'_>) {
+        let now = jiff::Timestamp::now().to_string();
+        self.patch(
+            &place.job_name(),
+            &json!({"metadata": {"annotations": {names::STARTED: now}}}),
+        )
+        .await;
+    }
+
+    /// Notes on a Job that its run is over; from now on the Job's time to live counts.
+    pub(crate) async fn mark_reported(&self, place: Place<'_>, end: Option<&TaskEnd>) {
+        let name = place.job_name();
+        let mut patch = json!({
+            "metadata": {"labels": {names::REPORTED: "true"}},
+            "spec": {"ttlSecondsAfterFinished": place.task.ttl},
+        });
+        let outlived = end.filter(|end| {
+            let pod = end.pod.as_ref().map(|(_, pod)| pod);
+            pod.is_some_and(|pod| pod.outlives(&name))
+        });
+        if let Some(started) = outlived.and_then(|end| end.started) {
+            let ran = jiff::Timestamp::now().duration_since(started).as_secs();
+            patch["spec"]["activeDeadlineSeconds"] = json!(ran + SIDECAR_GRACE_SECONDS);
+        }
+        self.patch(&name, &patch).await;
+        self.watch.forget(&name);
+    }
+
+    async fn patch(&self, job: &str, patch: &Value) {
+        let params = PatchParams::default();
+        let apply = || async { call(self.jobs.patch_metadata(job, &params, &Patch::Merge(patch))).await };
+        match retried("patch", job, apply).await {
+            Ok(_) => {}
+            Err(Failed::Api(status)) if status.is_not_found() => {
+                info!(job, "the Job was deleted meanwhile, nothing is left to mark");
+            }
+            Err(error) => warn!(job, %error, "the Job could not be marked"),
+        }
+    }
+}
+
+/// How far the first Job of a run has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FirstJob {
+    pub(crate) queued: bool,
+    pub(crate) started_sent: bool,
+}
+
+impl FirstJob {
+    fn of(job: &Job) -> Self {
+        Self {
+            queued: job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true),
+            started_sent: job.annotations().contains_key(names::STARTED),
+        }
+    }
+
+    /// Only the first Job of a run is ever queued, or says that `.started` was sent.
+    fn merged(self, other: Self) -> Self {
+        Self {
+            queued: self.queued && other.queued,
+            started_sent: self.started_sent || other.started_sent,
+        }
+    }
+}
+
+fn record_of(job: &Job) -> Option<Run> {
+    let name = job.name_any();
+    let record = job.annotations().get(names::RECORD)?;
+    match Run::decode(record) {
+        Ok(run) => Some(run),
+        Err(error) => {
+            let run: Option<&String> = job.labels().get(names::RUN);
+            warn!(job = name, ?run, %error, "the Job's run cannot be continued");
+            None
+        }
+    }
+}
+
+/// Why a call has no result.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error("{}", .0.message)]
+    Api(Box<kube::core::Status>),
+    #[error("{0}")]
+    Unreachable(#[source] kube::Error),
+    #[error("no answer of the Kubernetes API within {} s", CALL_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+impl Failed {
+    /// Whether the same call may succeed later.
+    fn is_transient(&self) -> bool {
+        match self {
+            // 401: the account's token is being renewed.
+            Self::Api(status) => status.code >= 500 || matches!(status.code, 401 | 408 | 429),
+            Self::Unreachable(_) | Self::Timeout => true,
+        }
+    }
+}
+
+async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Failed> {
+    match timeout(CALL_TIMEOUT, request).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(kube::Error::Api(status))) => Err(Failed::Api(status)),
+        Ok(Err(error)) => Err(Failed::Unreachable(error)),
+        Err(_) => Err(Failed::Timeout),
+    }
+}
+
+/// Tries until there is a result or an error that stays. Every call made with it may be executed
+/// twice.
+async fn retried<T, F, C>(verb: &'static str, job: &str, attempt: C) -> Result<T, Failed>
+where
+    C: FnMut() -> F,
+    F: Future<Output = Result<T, Failed>>,
+{
+    attempt
+        .retry(
+            ExponentialBuilder::default()
+                .with_min_delay(Duration::from_millis(50))
+                .with_max_delay(Duration::from_secs(5))
+                .without_max_times()
+                .with_jitter(),
+        )
+        .when(Failed::is_transient)
+        .notify(|error, pause| {
+            warn!(verb, job, %error, retry_in_ms = pause.as_millis(), "the Kubernetes API call failed");
+        })
+        .await
+}

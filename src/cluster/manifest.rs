@@ -1,0 +1,362 @@
+//! A task → the Job that Kubernetes gets. Pure: the same task gives the same Job.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, EmptyDirVolumeSource, EnvFromSource, EnvVar, EnvVarSource,
+    PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
+    SecretEnvSource, SecretKeySelector, SecurityContext, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::api::ObjectMeta;
+
+use super::names::{self, init_container_name, label_value};
+use crate::job_config::fields::{self, Amounts};
+use crate::run::{Place, RunTask};
+
+/// Where a task finds its files.
+pub(crate) const FILES_DIRECTORY: &str = "/keptn";
+
+const VOLUME: &str = "job-volume";
+
+/// As the original's charts: no image needs root to run here unless its task says so.
+const USER: i64 = 1000;
+const GROUP: i64 = 2000;
+
+/// The part of a Job that is the same for all tasks.
+#[derive(Debug, Clone)]
+pub(crate) struct JobSettings {
+    /// The value of the managed-by label: tells the Jobs of several installations apart.
+    pub(crate) managed_by: String,
+    pub(crate) init_container: InitContainer,
+}
+
+/// The container that fetches a task's files.
+#[derive(Debug, Clone)]
+pub(crate) struct InitContainer {
+    pub(crate) image: String,
+    /// The configuration service's address as Pods see it.
+    pub(crate) configuration_service: String,
+    /// Where Keptn's token is, if the configuration service asks for one.
+    pub(crate) token: Option<SecretKey>,
+    pub(crate) resources: fields::Resources,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SecretKey {
+    pub(crate) secret: String,
+    pub(crate) key: String,
+}
+
+/// Whether the Job may run at once, or waits for its run's turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    Now,
+    Queued,
+}
+
+pub(crate) fn job(place: Place<'_>, record: &str, start: Start, settings: &JobSettings) -> Job {
+    let task = place.task;
+    let name = place.job_name();
+    let mut annotations = task.annotations.clone();
+    annotations.insert(names::RECORD.into(), record.into());
+    Job {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            labels: Some(job_labels(place, settings)),
+            annotations: Some(annotations),
+            ..ObjectMeta::default()
+        },
+        spec: Some(JobSpec {
+            backoff_limit: Some(0),
+            active_deadline_seconds: Some(task.time_limit.into()),
+            suspend: (start == Start::Queued).then_some(true),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: Some(pod_labels(place, settings)),
+                    annotations: Some(task.annotations.clone()),
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(pod(place, &name, settings)),
+            },
+            ..JobSpec::default()
+        }),
+        ..Job::default()
+    }
+}
+
+fn pod_labels(place: Place<'_>, settings: &JobSettings) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (names::MANAGED_BY.into(), settings.managed_by.clone()),
+        (names::RUN.into(), place.run.id.to_string()),
+    ])
+}
+
+fn job_labels(place: Place<'_>, settings: &JobSettings) -> BTreeMap<String, String> {
+    let run = place.run;
+    let text = |text: &Option<String>| label_value(text.as_deref().unwrap_or_default());
+    let mut labels = pod_labels(place, settings);
+    labels.extend([
+        ("keptn.sh/context".into(), text(&run.event.keptn_context)),
+        ("keptn.sh/event-id".into(), label_value(&run.event.id)),
+        ("keptn.sh/commitid".into(), text(&run.event.git_commit_id)),
+        ("keptn.sh/jes-action".into(), label_value(&place.action.name)),
+        ("keptn.sh/jes-task".into(), label_value(&place.task.name)),
+        ("keptn.sh/jes-job-confighash".into(), run.config_hash.clone()),
+        ("keptn.sh/jes-action-index".into(), place.action.index.to_string()),
+        ("keptn.sh/jes-task-index".into(), place.task_index.to_string()),
+    ]);
+    labels
+}
+
+fn pod(place: Place<'_>, job_name: &str, settings: &JobSettings) -> PodSpec {
+    let task = place.task;
+    let mount = VolumeMount {
+        name: VOLUME.into(),
+        mount_path: FILES_DIRECTORY.into(),
+        ..VolumeMount::default()
+    };
+    let container = Container {
+        name: job_name.into(),
+        image: Some(task.image.clone()),
+        image_pull_policy: task.image_pull_policy.map(|policy| format!("{policy:?}")),
+        command: unless_empty(&task.cmd),
+        args: unless_empty(&task.args),
+        working_dir: task.working_dir.clone(),
+        env: Some(task.env.iter().map(|variable| variable_of(&variable.name, variable.value.clone())).collect()),
+        env_from: (!task.secrets.is_empty())
+            .then(|| task.secrets.iter().map(|secret| secret_variables(secret)).collect()),
+        resources: resources(&task.resources),
+        security_context: Some(security_context(task)),
+        volume_mounts: Some(vec![mount.clone()]),
+        ..Container::default()
+    };
+    PodSpec {
+        restart_policy: Some("Never".into()),
+        init_containers: (!task.files.is_empty())
+            .then(|| vec![init_container(place, job_name, mount, &settings.init_container)]),
+        containers: vec![container],
+        volumes: Some(vec![Volume {
+            name: VOLUME.into(),
+            empty_dir: Some(EmptyDirVolumeSource::default()),
+            ..Volume::default()
+        }]),
+        service_account_name: task.service_account.clone(),
+        // Whoever names an account wants what that account offers; the namespace's default one is
+        // not for images that come from a config.
+        automount_service_account_token: task.service_account.is_none().then_some(false),
+        security_context: Some(PodSecurityContext {
+            run_as_user: Some(USER),
+            run_as_group: Some(GROUP),
+            fs_group: Some(GROUP),
+            run_as_non_root: Some(true),
+            seccomp_profile: Some(runtime_default()),
+            ..PodSecurityContext::default()
+        }),
+        ..PodSpec::default()
+    }
+}
+
+fn init_container(
+    place: Place<'_>,
+    job_name: &str,
+    mount: VolumeMount,
+    settings: &InitContainer,
+) -> Container {
+    let scope = &place.run.event.scope;
+    let text = |text: &Option<String>| literal(text.as_deref().unwrap_or_default());
+    let mut env = vec![
+        variable_of("CONFIGURATION_SERVICE", literal(&settings.configuration_service)),
+        variable_of("KEPTN_PROJECT", text(&scope.project)),
+        variable_of("KEPTN_STAGE", text(&scope.stage)),
+        variable_of("KEPTN_SERVICE", text(&scope.service)),
+    ];
+    if place.run.event.git_commit_id.is_some() {
+        env.push(variable_of("GIT_COMMIT_ID", text(&place.run.event.git_commit_id)));
+    }
+    if let Some(SecretKey { secret, key }) = &settings.token {
+        env.push(EnvVar {
+            name: "KEPTN_API_TOKEN".into(),
+            value_from: Some(EnvVarSource {
+                secret_key_ref: Some(SecretKeySelector {
+                    name: secret.clone(),
+                    key: key.clone(),
+                    // A clear "401" of the configuration service says more than a Pod that waits.
+                    optional: Some(true),
+                }),
+                ..EnvVarSource::default()
+            }),
+            ..EnvVar::default()
+        });
+    }
+    let files = place.task.files.iter().map(|file| format!("--file=/{}", literal(file)));
+    Container {
+        name: init_container_name(job_name),
+        image: Some(settings.image.clone()),
+        image_pull_policy: Some("IfNotPresent".into()),
+        args: Some(std::iter::once("init".to_owned()).chain(files).collect()),
+        env: Some(env),
+        resources: resources(&settings.resources),
+        security_context: Some(security_context(place.task)),
+        volume_mounts: Some(vec![mount]),
+        ..Container::default()
+    }
+}
+
+/// Kubernetes expands `$(X)` in values and arguments.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+fn variable_of(name: &str, value: String) -> EnvVar {
+    EnvVar {
+        name: name.into(),
+        value: Some(value),
+        ..EnvVar::default()
+    }
+}
+
+fn secret_variables(secret: &str) -> EnvFromSource {
+    EnvFromSource {
+        secret_ref: Some(SecretEnvSource {
+            name: secret.into(),
+            optional: None,
+        }),
+        ..EnvFromSource::default()
+    }
+}
+
+fn unless_empty(words: &[String]) -> Option<Vec<String>> {
+    (!words.is_empty()).then(|| words.to_vec())
+}
+
+fn resources(resources: &fields::Resources) -> Option<ResourceRequirements> {
+    let amounts = |amounts: &Amounts| {
+        let quantities: BTreeMap<String, Quantity> = [("cpu", &amounts.cpu), ("memory", &amounts.memory)]
+            .into_iter()
+            .filter_map(|(name, amount)| {
+                Some((name.to_owned(), Quantity(amount.as_ref()?.as_str().to_owned())))
+            })
+            .collect();
+        (!quantities.is_empty()).then_some(quantities)
+    };
+    Some(ResourceRequirements {
+        limits: amounts(&resources.limits),
+        requests: amounts(&resources.requests),
+        ..ResourceRequirements::default()
+    })
+    .filter(|resources| resources.limits.is_some() || resources.requests.is_some())
+}
+
+fn runtime_default() -> SeccompProfile {
+    SeccompProfile {
+        type_: "RuntimeDefault".into(),
+        ..SeccompProfile::default()
+    }
+}
+
+/// What the Pod Security Standard "restricted" admits, with the task's own fields laid over it.
+fn security_context(task: &RunTask) -> SecurityContext {
+    let own = &task.security_context;
+    let privileged = own.privileged.unwrap_or(false);
+    let seccomp_profile = own
+        .seccomp_profile
+        .as_ref()
+        .and_then(|profile| {
+            Some(SeccompProfile {
+                type_: profile.kind.clone()?,
+                localhost_profile: profile.localhost_profile.clone(),
+            })
+        })
+        .unwrap_or_else(runtime_default);
+    let capabilities = own.capabilities.as_ref().map_or_else(
+        || Capabilities {
+            add: None,
+            drop: Some(vec!["ALL".into()]),
+        },
+        |capabilities| Capabilities {
+            add: unless_empty(&capabilities.add),
+            drop: unless_empty(&capabilities.drop),
+        },
+    );
+    SecurityContext {
+        // Kubernetes refuses a privileged container that may not escalate.
+        allow_privilege_escalation: Some(own.allow_privilege_escalation.unwrap_or(privileged)),
+        capabilities: Some(capabilities),
+        privileged: Some(privileged),
+        proc_mount: own.proc_mount.clone(),
+        read_only_root_filesystem: own.read_only_root_filesystem,
+        run_as_user: Some(own.run_as_user.unwrap_or(USER)),
+        run_as_group: Some(own.run_as_group.unwrap_or(GROUP)),
+        run_as_non_root: Some(own.run_as_non_root.unwrap_or(true)),
+        seccomp_profile: Some(seccomp_profile),
+        ..SecurityContext::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::event::Event;
+    use crate::job_config::reader;
+    use crate::policy::Policy;
+    use crate::resolve::{TaskDefaults, resolve};
+    use crate::run::tests::envelope;
+    use crate::run::{Run, RunId};
+
+    fn settings(token: Option<SecretKey>) -> JobSettings {
+        JobSettings {
+            managed_by: "job-executor-service".into(),
+            init_container: InitContainer {
+                image: "jes:1".into(),
+                configuration_service: "http://configuration-service:8080".into(),
+                token,
+                resources: fields::Resources::default(),
+            },
+        }
+    }
+
+    fn manifest(config: &[u8], settings: &JobSettings) -> String {
+        let mut event = envelope("5fe6f78d-5547-45cd-b508-c8c6919371c1");
+        event.git_commit_id = Some("9bf2157".into());
+        let config = reader::read(config).unwrap().config;
+        let policy = Policy {
+            namespace: "keptn".into(),
+            ..Policy::default()
+        };
+        let document = serde_json::json!({"data": {"project": "$(HOME)", "test": {"teststrategy": "functional"}}});
+        let event = Event { envelope: event, document };
+        let defaults = TaskDefaults::default();
+        let run = Run {
+            id: RunId::of(&event.envelope),
+            arrived: Timestamp::UNIX_EPOCH,
+            config_hash: "abc".into(),
+            actions: vec![resolve(&event, 0, &config.actions[0], &policy, &defaults)],
+            event: event.envelope,
+        };
+        let place = run.first_place().expect("a task that is not refused");
+        let job = job(place, "RECORD", Start::Queued, settings);
+        serde_yaml::to_string(&job).unwrap()
+    }
+
+    #[test]
+    fn every_field_of_a_task_is_in_its_job() {
+        let config = include_bytes!("../tests/configs/every-field.yaml");
+        let token = Some(SecretKey {
+            secret: "job-service-keptn-secrets".into(),
+            key: "token".into(),
+        });
+        insta::assert_snapshot!(manifest(config, &settings(token)));
+    }
+
+    #[test]
+    fn a_task_without_files_has_no_init_container() {
+        let config = b"actions: [{name: a, event: t, tasks: [{name: t, image: i}]}]";
+        let manifest = manifest(config, &settings(None));
+        assert!(!manifest.contains("initContainers"));
+        assert!(!manifest.contains("KEPTN_API_TOKEN"));
+    }
+}

@@ -1,0 +1,306 @@
+//! How a task ended, read off what the cluster shows. Pure.
+//!
+//! A container's end is final (`restartPolicy: Never`, `backoffLimit: 0`) and visible about two
+//! seconds before the Job's condition; the condition tells what a Pod cannot: the deadline, a Pod
+//! that is gone.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+
+use super::names::init_container_name;
+use crate::report::Ending;
+
+/// What the watches saw of one Job and its Pods.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Seen {
+    pub(crate) job: JobSeen,
+    /// By name; a Pod that is gone leaves what was last seen of it.
+    pub(crate) pods: BTreeMap<String, PodSeen>,
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) enum JobSeen {
+    #[default]
+    NotYet,
+    Running,
+    Complete,
+    Failed {
+        reason: String,
+        message: String,
+    },
+    Gone,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct PodSeen {
+    /// Somebody ends the Pod: its containers' exit codes are no longer the task's.
+    pub(crate) ending: bool,
+    /// Why the kubelet ended the Pod as a whole, such as `Evicted`.
+    pub(crate) reason: Option<String>,
+    pub(crate) init_containers: Vec<ContainerSeen>,
+    pub(crate) containers: Vec<ContainerSeen>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ContainerSeen {
+    pub(crate) name: String,
+    pub(crate) end: Option<ContainerEnd>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ContainerEnd {
+    pub(crate) exit_code: i32,
+    pub(crate) reason: String,
+    pub(crate) message: Option<String>,
+    pub(crate) started: Option<Timestamp>,
+    pub(crate) finished: Option<Timestamp>,
+}
+
+/// The end of a task, and where its logs are.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TaskEnd {
+    pub(crate) ending: Ending,
+    pub(crate) started: Option<Timestamp>,
+    pub(crate) finished: Option<Timestamp>,
+    pub(crate) pod: Option<(String, PodSeen)>,
+}
+
+impl JobSeen {
+    pub(crate) fn of(job: &Job) -> Self {
+        let status = job.status.as_ref();
+        let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        for condition in conditions.iter().filter(|condition| condition.status == "True") {
+            match condition.type_.as_str() {
+                "Complete" | "SuccessCriteriaMet" => return Self::Complete,
+                // FailureTarget comes first, while the Pods are still being ended.
+                "Failed" | "FailureTarget" => {
+                    return Self::Failed {
+                        reason: condition.reason.clone().unwrap_or_default(),
+                        message: condition.message.clone().unwrap_or_default(),
+                    };
+                }
+                _ => {}
+            }
+        }
+        Self::Running
+    }
+}
+
+impl PodSeen {
+    pub(crate) fn of(pod: &Pod) -> Self {
+        let Some(status) = &pod.status else {
+            return Self::default();
+        };
+        let seen = |statuses: &Option<Vec<ContainerStatus>>| {
+            statuses.iter().flatten().map(ContainerSeen::of).collect()
+        };
+        Self {
+            ending: pod.metadata.deletion_timestamp.is_some(),
+            reason: status.reason.as_ref().map(|reason| match &status.message {
+                Some(message) => format!("{reason}: {message}"),
+                None => reason.clone(),
+            }),
+            init_containers: seen(&status.init_container_statuses),
+            containers: seen(&status.container_statuses),
+        }
+    }
+
+    fn container(&self, name: &str) -> Option<&ContainerEnd> {
+        let named = |container: &&ContainerSeen| container.name == name;
+        self.containers.iter().find(named)?.end.as_ref()
+    }
+
+    fn init_container(&self, name: &str) -> Option<&ContainerEnd> {
+        let named = |container: &&ContainerSeen| container.name == name;
+        self.init_containers.iter().find(named)?.end.as_ref()
+    }
+
+    /// Whether something keeps the Pod alive that is not the task, such as an injected sidecar.
+    pub(crate) fn outlives(&self, container: &str) -> bool {
+        self.container(container).is_some()
+            && self.containers.iter().any(|other| other.end.is_none())
+    }
+}
+
+impl ContainerSeen {
+    fn of(status: &ContainerStatus) -> Self {
+        let terminated = status.state.as_ref().and_then(|state| state.terminated.as_ref());
+        Self {
+            name: status.name.clone(),
+            end: terminated.map(ContainerEnd::of),
+        }
+    }
+}
+
+impl ContainerEnd {
+    fn of(terminated: &ContainerStateTerminated) -> Self {
+        Self {
+            exit_code: terminated.exit_code,
+            reason: terminated.reason.clone().unwrap_or_default(),
+            message: terminated.message.clone().filter(|message| !message.is_empty()),
+            started: terminated.started_at.as_ref().map(|time| time.0),
+            finished: terminated.finished_at.as_ref().map(|time| time.0),
+        }
+    }
+
+    /// The words of the original's log headings; none for a good end.
+    pub(crate) fn error(&self) -> Option<String> {
+        if self.reason == "Completed" && self.exit_code == 0 {
+            return None;
+        }
+        Some(match &self.message {
+            Some(message) => format!("Reason: {}, Message: {message}", self.reason),
+            None => format!("Reason: {}, ExitCode: {}", self.reason, self.exit_code),
+        })
+    }
+}
+
+impl Seen {
+    /// How the task of this Job ended, if it has.
+    pub(crate) fn end(&self, job: &str, time_limit: u32) -> Option<TaskEnd> {
+        if let JobSeen::Failed { reason, .. } = &self.job
+            && reason == "DeadlineExceeded"
+        {
+            let failure = format!(
+                "job {job} failed: job deadline exceeded ({time_limit} s; `maxPollDuration` of the \
+                 task or TASK_DEADLINE_SECONDS of the service changes it)"
+            );
+            return Some(self.ended(job, Ending::Failed(failure)));
+        }
+        let alive = || self.pods.values().filter(|pod| !pod.ending);
+        if let Some(end) = alive().find_map(|pod| pod.container(job)) {
+            let ending = if end.exit_code == 0 {
+                Ending::Succeeded
+            } else {
+                Ending::Failed(backoff_limit_exceeded(job))
+            };
+            return Some(self.ended(job, ending));
+        }
+        let init_container = init_container_name(job);
+        let bad_init = |pod: &PodSeen| {
+            pod.init_container(&init_container)
+                .is_some_and(|end| end.exit_code != 0)
+        };
+        if alive().any(bad_init) {
+            return Some(self.ended(job, Ending::Failed(backoff_limit_exceeded(job))));
+        }
+        match &self.job {
+            JobSeen::NotYet | JobSeen::Running => None,
+            JobSeen::Complete => Some(self.ended(job, Ending::Succeeded)),
+            JobSeen::Failed { reason, message } => {
+                let mut failure = format!("job {job} failed. Reason: {reason}, Message: {message}");
+                for pod in self.pods.values().filter_map(|pod| pod.reason.as_deref()) {
+                    failure.push_str(&format!(" (the Pod: {pod})"));
+                }
+                Some(self.ended(job, Ending::Failed(failure)))
+            }
+            JobSeen::Gone => {
+                let failure = format!("job {job} was deleted before it ended");
+                Some(self.ended(job, Ending::Failed(failure)))
+            }
+        }
+    }
+
+    fn ended(&self, job: &str, ending: Ending) -> TaskEnd {
+        let with_end = |(_, pod): &(&String, &PodSeen)| pod.container(job).is_some();
+        let pod = self.pods.iter().find(with_end).or(self.pods.iter().next());
+        let container = pod.and_then(|(_, pod)| pod.container(job));
+        TaskEnd {
+            ending,
+            started: container.and_then(|end| end.started),
+            finished: container.and_then(|end| end.finished),
+            pod: pod.map(|(name, pod)| (name.clone(), pod.clone())),
+        }
+    }
+}
+
+/// What the Job's condition is going to say, and what the original's users search for.
+fn backoff_limit_exceeded(job: &str) -> String {
+    format!(
+        "job {job} failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified \
+         backoff limit"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(yaml: &str) -> PodSeen {
+        PodSeen::of(&serde_yaml::from_str(yaml).unwrap())
+    }
+
+    fn job(yaml: &str) -> JobSeen {
+        JobSeen::of(&serde_yaml::from_str(yaml).unwrap())
+    }
+
+    fn end(job: JobSeen, pod: Option<PodSeen>) -> String {
+        let pods = pod.into_iter().map(|pod| ("j-x".to_owned(), pod)).collect();
+        match (Seen { job, pods }).end("j", 30) {
+            None => "goes on".into(),
+            Some(TaskEnd { ending: Ending::Succeeded, .. }) => "succeeded".into(),
+            Some(TaskEnd { ending: Ending::Failed(reason), .. }) => reason,
+        }
+    }
+
+    const RUNNING: &str = "{status: {containerStatuses: [{name: j, state: {running: {}}}]}}";
+    const DONE: &str = "{status: {containerStatuses: [{name: sidecar, state: {running: {}}}, \
+        {name: j, state: {terminated: {exitCode: 0, reason: Completed}}}]}}";
+    const EXIT_3: &str = "{status: {containerStatuses: [{name: j, state: {terminated: {exitCode: 3, reason: Error}}}]}}";
+    const KILLED: &str = "{metadata: {deletionTimestamp: '2026-01-01T00:00:00Z'}, status: \
+        {containerStatuses: [{name: j, state: {terminated: {exitCode: 143, reason: Error}}}]}}";
+    const BAD_INIT: &str = "{status: {initContainerStatuses: [{name: init-j, state: {terminated: \
+        {exitCode: 1, reason: Error}}}], containerStatuses: [{name: j, state: {waiting: {}}}]}}";
+    const EVICTED: &str = "{status: {reason: Evicted, message: no disk, containerStatuses: []}}";
+
+    fn condition(kind: &str, reason: &str) -> JobSeen {
+        job(&format!(
+            "{{status: {{conditions: [{{type: {kind}, status: 'True', reason: {reason}, message: m}}]}}}}"
+        ))
+    }
+
+    #[test]
+    fn the_end_of_the_container_is_the_end_of_the_task() {
+        let running = || job("{}");
+        let rows = [
+            end(JobSeen::NotYet, None),
+            end(running(), Some(pod(RUNNING))),
+            end(running(), Some(pod(DONE))),
+            end(running(), Some(pod(EXIT_3))),
+            end(running(), Some(pod(BAD_INIT))),
+            end(running(), Some(pod(KILLED))),
+            end(running(), Some(pod(EVICTED))),
+            end(condition("Suspended", "x"), None),
+            end(condition("Complete", "x"), None),
+            end(condition("FailureTarget", "DeadlineExceeded"), Some(pod(KILLED))),
+            end(condition("Failed", "BackoffLimitExceeded"), Some(pod(EVICTED))),
+            end(JobSeen::Gone, Some(pod(KILLED))),
+            end(JobSeen::Gone, Some(pod(DONE))),
+        ];
+        insta::assert_snapshot!(rows.join("\n"), @"
+        goes on
+        goes on
+        succeeded
+        job j failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit
+        job j failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit
+        goes on
+        goes on
+        goes on
+        succeeded
+        job j failed: job deadline exceeded (30 s; `maxPollDuration` of the task or TASK_DEADLINE_SECONDS of the service changes it)
+        job j failed. Reason: BackoffLimitExceeded, Message: m (the Pod: Evicted: no disk)
+        job j was deleted before it ended
+        succeeded
+        ");
+    }
+
+    #[test]
+    fn a_sidecar_that_goes_on_is_noticed() {
+        assert!(pod(DONE).outlives("j"));
+        assert!(!pod(EXIT_3).outlives("j"));
+        assert!(!pod(RUNNING).outlives("j"));
+    }
+}

@@ -1,0 +1,192 @@
+//! One watch on the Jobs and one on the Pods of this service, for all runs together.
+//!
+//! What the watches bring is reduced to [`Seen`] at once; whoever waits for a task is woken by the
+//! events of its own Job only.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::TryStreamExt;
+use futures::stream::StreamExt;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, ResourceExt};
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::names;
+use super::outcome::{JobSeen, PodSeen, Seen, TaskEnd};
+
+/// The label that the Job controller puts on each Pod.
+const JOB_NAME: &str = "job-name";
+
+/// A live view of the tasks that run.
+#[derive(Clone)]
+pub(crate) struct Watch {
+    tasks: Arc<Mutex<HashMap<String, watch::Sender<Seen>>>>,
+    synced: watch::Sender<bool>,
+}
+
+impl Watch {
+    pub(crate) fn new() -> Self {
+        Self {
+            tasks: Arc::default(),
+            synced: watch::Sender::new(false),
+        }
+    }
+
+    /// Returns when all that is in the cluster has been seen once.
+    pub(crate) async fn synced(&self) {
+        // The sender lives as long as `self`.
+        self.synced.subscribe().wait_for(|synced| *synced).await.ok();
+    }
+
+    pub(crate) fn is_synced(&self) -> bool {
+        *self.synced.borrow()
+    }
+
+    /// From now on the Job of this name is followed, seen or not.
+    pub(crate) fn follow(&self, job: &str) {
+        self.tasks().entry(job.to_owned()).or_default();
+    }
+
+    pub(crate) fn forget(&self, job: &str) {
+        self.tasks().remove(job);
+    }
+
+    /// Waits for the end of a task. Ends only with it: the caller sets the limit.
+    pub(crate) async fn end(&self, job: &str, time_limit: u32) -> TaskEnd {
+        let mut seen = self.tasks().entry(job.to_owned()).or_default().subscribe();
+        loop {
+            if let Some(end) = seen.borrow_and_update().end(job, time_limit) {
+                return end;
+            }
+            if seen.changed().await.is_err() {
+                seen = self.tasks().entry(job.to_owned()).or_default().subscribe();
+            }
+        }
+    }
+
+    /// Somebody found out that the Job does not exist, which a watch that was away cannot tell.
+    pub(crate) fn is_gone(&self, job: &str) {
+        self.change(job, |seen| seen.job = JobSeen::Gone);
+    }
+
+    /// Follows the cluster until the end of the process; errors are retried with back-off.
+    pub(crate) async fn run(self, client: Client, namespace: &str, managed_by: &str) {
+        let ours = format!("{}={managed_by},{}", names::MANAGED_BY, names::RUN);
+        // A Job whose answer is out leaves this watch, so that memory follows the work at hand and
+        // not the Jobs that are kept.
+        let jobs = watcher::Config::default().labels(&format!("{ours},!{}", names::REPORTED));
+        let pods = watcher::Config::default().labels(&ours);
+        let jobs = watcher(Api::<Job>::namespaced(client.clone(), namespace), jobs)
+            .default_backoff()
+            .boxed();
+        let pods = watcher(Api::<Pod>::namespaced(client, namespace), pods)
+            .default_backoff()
+            .boxed();
+        let jobs_synced = watch::Sender::new(false);
+        let pods_may_start = jobs_synced.subscribe();
+        tokio::join!(
+            self.follow_jobs(jobs, jobs_synced),
+            self.follow_pods(pods, pods_may_start)
+        );
+    }
+
+    async fn follow_jobs<S>(&self, mut events: S, synced: watch::Sender<bool>)
+    where
+        S: futures::Stream<Item = watcher::Result<Event<Job>>> + Unpin,
+    {
+        let mut listed = HashSet::new();
+        loop {
+            match events.try_next().await {
+                Ok(Some(Event::Init)) => listed.clear(),
+                Ok(Some(Event::InitApply(job))) => {
+                    listed.insert(job.name_any());
+                    self.saw_job(&job);
+                }
+                Ok(Some(Event::InitDone)) => {
+                    self.gone_unless(&std::mem::take(&mut listed));
+                    synced.send_replace(true);
+                }
+                Ok(Some(Event::Apply(job))) => self.saw_job(&job),
+                Ok(Some(Event::Delete(job))) => self.lost_job(&job),
+                Ok(None) => return,
+                Err(error) => warn!(%error, "the watch on Jobs was interrupted, it starts again"),
+            }
+        }
+    }
+
+    async fn follow_pods<S>(&self, mut events: S, mut may_start: watch::Receiver<bool>)
+    where
+        S: futures::Stream<Item = watcher::Result<Event<Pod>>> + Unpin,
+    {
+        // The Pod of a Job that is not followed is of no interest, so the Jobs come first.
+        may_start.wait_for(|synced| *synced).await.ok();
+        loop {
+            match events.try_next().await {
+                Ok(Some(Event::InitApply(pod) | Event::Apply(pod))) => self.saw_pod(&pod),
+                Ok(Some(Event::Delete(mut pod))) => {
+                    let now = pod.metadata.creation_timestamp.clone();
+                    pod.metadata.deletion_timestamp = pod.metadata.deletion_timestamp.or(now);
+                    self.saw_pod(&pod);
+                }
+                Ok(Some(Event::Init)) => {}
+                Ok(Some(Event::InitDone)) => {
+                    self.synced.send_replace(true);
+                }
+                Ok(None) => return,
+                Err(error) => warn!(%error, "the watch on Pods was interrupted, it starts again"),
+            }
+        }
+    }
+
+    fn saw_job(&self, job: &Job) {
+        let state = JobSeen::of(job);
+        self.follow(&job.name_any());
+        self.change(&job.name_any(), |seen| seen.job = state);
+    }
+
+    /// A Job leaves the watch when it is marked as reported, or when it is deleted. One that ended
+    /// before it was deleted keeps its end.
+    fn lost_job(&self, job: &Job) {
+        if job.labels().contains_key(names::REPORTED) {
+            return self.forget(&job.name_any());
+        }
+        let last = JobSeen::of(job);
+        self.change(&job.name_any(), |seen| {
+            seen.job = if last == JobSeen::Running { JobSeen::Gone } else { last };
+        });
+    }
+
+    fn gone_unless(&self, listed: &HashSet<String>) {
+        for (name, seen) in self.tasks().iter() {
+            if !listed.contains(name) && seen.borrow().job == JobSeen::Running {
+                seen.send_modify(|seen| seen.job = JobSeen::Gone);
+            }
+        }
+    }
+
+    fn saw_pod(&self, pod: &Pod) {
+        if let Some(job) = pod.labels().get(JOB_NAME) {
+            let state = PodSeen::of(pod);
+            self.change(job, |seen| {
+                seen.pods.insert(pod.name_any(), state);
+            });
+        }
+    }
+
+    fn change(&self, job: &str, change: impl FnOnce(&mut Seen)) {
+        if let Some(seen) = self.tasks().get(job) {
+            seen.send_modify(change);
+        }
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<Seen>>> {
+        // No panic can leave the map half changed.
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

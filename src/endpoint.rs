@@ -1,0 +1,163 @@
+//! The HTTP endpoint: limits, then bytes → events → [`crate::admission`], and what the sender is told.
+
+mod body;
+mod connections;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, info};
+
+use crate::admission::{Admission, Admitted};
+use crate::event::content_mode::{DecodeError, decode};
+use body::{BodyError, Limits};
+pub(crate) use connections::accept;
+
+/// Keptn's distributors wait 5 s, all attempts together; the answer must be there before.
+const SENDER_PATIENCE: Duration = Duration::from_secs(4);
+
+/// Memory for events on their way to becoming a Job.
+const ADMISSION_MEMORY: usize = 32 << 20;
+
+pub(crate) struct Endpoint {
+    admission: Arc<Admission>,
+    limits: Limits,
+    ready: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Endpoint {
+    /// `ready` tells whether this process takes events.
+    pub(crate) fn new(
+        admission: Arc<Admission>,
+        max_body_bytes: usize,
+        ready: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let memory = Arc::new(Semaphore::new(body::units(ADMISSION_MEMORY)));
+        Self {
+            admission,
+            limits: Limits {
+                max_body_bytes,
+                memory,
+            },
+            ready: Box::new(ready),
+        }
+    }
+
+    /// `path` is where events are posted; `/` stands for any path, as in the original.
+    pub(crate) fn router(self, path: &str) -> Router {
+        let state = Arc::new(self);
+        let health = || async { ([(CONTENT_TYPE, "application/json")], "{\"status\":\"OK\"}") };
+        let events = post(receive);
+        let router = Router::new()
+            .route("/livez", get(|| async { "ok" }))
+            .route("/readyz", get(readyz))
+            .route("/health", get(health));
+        let router = if path == "/" {
+            router.fallback_service(events.with_state(Arc::clone(&state)))
+        } else {
+            router.route(path, events)
+        };
+        router.with_state(state)
+    }
+}
+
+async fn readyz(State(endpoint): State<Arc<Endpoint>>) -> Response {
+    if (endpoint.ready)() {
+        return "ok".into_response();
+    }
+    let reason = "not ready: the Jobs in the cluster have not been read yet, or the service stops";
+    (StatusCode::SERVICE_UNAVAILABLE, reason).into_response()
+}
+
+async fn receive(State(endpoint): State<Arc<Endpoint>>, request: Request<Body>) -> Response {
+    let received = Instant::now();
+    let (head, body) = request.into_parts();
+    let (body, memory) = match endpoint.limits.read(&head.headers, body).await {
+        Ok(read) => read,
+        Err(error) => return refused_body(&error, endpoint.limits.max_body_bytes),
+    };
+    let events = match decode(&head.headers, &body) {
+        Ok(events) => events,
+        Err(DecodeError::UnsupportedMediaType(reason)) => {
+            return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason);
+        }
+        Err(DecodeError::Invalid(invalid)) => return text(StatusCode::BAD_REQUEST, invalid.to_string()),
+    };
+    drop(body);
+    let mut invalid = Vec::new();
+    let mut admissions = Vec::new();
+    for event in events {
+        match event {
+            Ok(event) => admissions.push(endpoint.admission.admit(event, Some(Arc::clone(&memory)))),
+            Err(error) => invalid.push(error.to_string()),
+        }
+    }
+    drop(memory);
+    let answer = told(admissions, received + SENDER_PATIENCE).await;
+    if invalid.is_empty() {
+        return answer;
+    }
+    // The valid events of a batch are admitted all the same: a sender need not send them again.
+    info!(reasons = ?invalid, "refused");
+    text(StatusCode::BAD_REQUEST, invalid.join("\n"))
+}
+
+/// The answer for all events of a request: the one that asks most of the sender.
+async fn told(admissions: Vec<watch::Receiver<Option<Admitted>>>, until: Instant) -> Response {
+    let mut status = StatusCode::OK;
+    let mut reasons = Vec::new();
+    for mut admission in admissions {
+        let admitted = match timeout_at(until, admission.wait_for(Option::is_some)).await {
+            Ok(Ok(admitted)) => admitted.clone().unwrap_or(Admitted::Panicked),
+            Ok(Err(_)) => Admitted::Panicked,
+            Err(_) => {
+                let reason = "the event could not be made durable in time; this goes on";
+                let retry = [(RETRY_AFTER, "5")];
+                return (StatusCode::SERVICE_UNAVAILABLE, retry, reason).into_response();
+            }
+        };
+        let (of_event, reason) = match admitted {
+            Admitted::Nothing(reason) => (StatusCode::OK, reason),
+            Admitted::Accepted(reason) => (StatusCode::ACCEPTED, reason),
+            Admitted::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal error".into()),
+        };
+        status = status.max(of_event);
+        reasons.push(reason);
+    }
+    debug!(%status, ?reasons, "answered");
+    text(status, reasons.join("\n"))
+}
+
+fn refused_body(error: &BodyError, limit: usize) -> Response {
+    let text = |status, reason| text(status, reason);
+    match error {
+        BodyError::TooLarge => text(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body has more than the allowed {limit} bytes (MAX_BODY_BYTES)"),
+        ),
+        BodyError::TooSlow => text(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body was not there within {} s", body::BODY_TIMEOUT.as_secs()),
+        ),
+        BodyError::Broken(reason) => {
+            text(StatusCode::BAD_REQUEST, format!("the body could not be read: {reason}"))
+        }
+        BodyError::NoMemory => {
+            let reason = "too many events are being admitted, send this one again";
+            (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "1")], reason).into_response()
+        }
+    }
+}
+
+fn text(status: StatusCode, reason: String) -> Response {
+    (status, reason).into_response()
+}

@@ -1,0 +1,119 @@
+//! Reads a request's body within its limits: bytes, time, and the memory that all requests share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_LENGTH, EXPECT};
+use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// For the whole body. Keptn's distributors give up after 5 s.
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a request waits for others to be admitted before it is refused.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(1);
+
+/// One permit of the shared memory.
+const UNIT: usize = 1024;
+
+/// A parsed event takes up to 16 times its bytes (a list of digits, 2 bytes each, becomes values of 32),
+/// and something for its admission.
+const EXPANSION: usize = 16;
+const FIXED: usize = 4 * UNIT;
+
+/// A body that is too large is read on to this many bytes, so that its sender comes to reading the
+/// answer; with a connection closed half-way it would only see that.
+const MAX_DISCARDED: usize = 32 << 20;
+
+pub(super) struct Limits {
+    pub(super) max_body_bytes: usize,
+    pub(super) memory: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+pub(super) enum BodyError {
+    TooLarge,
+    TooSlow,
+    NoMemory,
+    Broken(String),
+}
+
+pub(super) fn units(bytes: usize) -> usize {
+    bytes.div_ceil(UNIT)
+}
+
+impl Limits {
+    /// The body, with the memory that its event may use.
+    pub(super) async fn read(
+        &self,
+        headers: &HeaderMap,
+        mut body: Body,
+    ) -> Result<(Vec<u8>, Arc<OwnedSemaphorePermit>), BodyError> {
+        let until = Instant::now() + BODY_TIMEOUT;
+        let announced: Option<usize> = headers
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse().ok());
+        if announced > Some(self.max_body_bytes) {
+            // Who asks before sending is told at once.
+            if !headers.contains_key(EXPECT) {
+                discard(body, until).await;
+            }
+            return Err(BodyError::TooLarge);
+        }
+        let mut memory = self.reserve(FIXED).await?;
+        let mut bytes = Vec::new();
+        loop {
+            let chunk = match timeout_at(until, next_chunk(&mut body)).await {
+                Ok(chunk) => chunk?,
+                Err(_) => return Err(BodyError::TooSlow),
+            };
+            let Some(chunk) = chunk else {
+                return Ok((bytes, Arc::new(memory)));
+            };
+            if bytes.len() + chunk.len() > self.max_body_bytes {
+                drop((bytes, memory));
+                discard(body, until).await;
+                return Err(BodyError::TooLarge);
+            }
+            memory.merge(self.reserve(chunk.len() * EXPANSION).await?);
+            bytes.extend_from_slice(&chunk);
+        }
+    }
+
+    async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, BodyError> {
+        let units = u32::try_from(units(bytes)).map_err(|_| BodyError::TooLarge)?;
+        let permit = Arc::clone(&self.memory).acquire_many_owned(units);
+        match timeout(MEMORY_PATIENCE, permit).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(BodyError::NoMemory),
+        }
+    }
+}
+
+async fn next_chunk(body: &mut Body) -> Result<Option<Bytes>, BodyError> {
+    loop {
+        match body.frame().await {
+            None => return Ok(None),
+            Some(Err(error)) => return Err(BodyError::Broken(error.to_string())),
+            Some(Ok(frame)) => {
+                // Trailers say nothing about an event.
+                if let Ok(chunk) = frame.into_data() {
+                    return Ok(Some(chunk));
+                }
+            }
+        }
+    }
+}
+
+async fn discard(mut body: Body, until: Instant) {
+    let mut discarded = 0;
+    while let Ok(Ok(Some(chunk))) = timeout_at(until, next_chunk(&mut body)).await {
+        discarded += chunk.len();
+        if discarded > MAX_DISCARDED {
+            return;
+        }
+    }
+}

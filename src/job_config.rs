@@ -1,0 +1,101 @@
+//! job/config.yaml: one model of a valid config, whichever of its four formats it was written in.
+//!
+//! Reading order: this model, [`matching`] (which actions an event asks for), [`json_path`], then
+//! [`reader`] (bytes → model, with every error at its line) over the parsers, one file a format.
+
+mod first_formats;
+pub(crate) mod fields;
+pub(crate) mod json_path;
+pub(crate) mod matching;
+pub(crate) mod reader;
+mod versioned;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use fields::{
+    EnvName, EnvVar, ImagePullPolicy, ObjectName, Property, ResourceUri, Resources, SecurityContext,
+};
+use json_path::JsonPath;
+
+/// A config that was read without an error.
+#[derive(Debug)]
+pub(crate) struct JobConfig {
+    pub(crate) actions: Vec<Action>,
+}
+
+/// What to do for an event, and for which.
+#[derive(Debug)]
+pub(crate) struct Action {
+    pub(crate) name: String,
+    /// Runs and says nothing to Keptn.
+    pub(crate) silent: bool,
+    /// One that holds is enough; none never matches.
+    pub(crate) matchers: Vec<EventMatcher>,
+    /// One after the other; the first that fails ends the action.
+    pub(crate) tasks: Vec<Task>,
+}
+
+#[derive(Debug)]
+pub(crate) struct EventMatcher {
+    pub(crate) event_type: EventPattern,
+    pub(crate) filter: Option<JsonPathFilter>,
+}
+
+#[derive(Debug)]
+pub(crate) enum EventPattern {
+    /// The first format names one type.
+    Exact(String),
+    /// As Go's `regexp.MatchString`: unanchored, `.` is any character; without one, any type.
+    Matching(Option<regex::Regex>),
+}
+
+/// Holds if what the path finds equals the text.
+#[derive(Debug)]
+pub(crate) struct JsonPathFilter {
+    pub(crate) property: JsonPath,
+    pub(crate) root: Root,
+    pub(crate) expected: String,
+}
+
+impl JsonPathFilter {
+    fn new(property: Property, expected: String, root: Root) -> Option<Self> {
+        Some(Self {
+            property: property.0?,
+            root,
+            expected,
+        })
+    }
+}
+
+/// What `$` stands for in a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Root {
+    Event,
+    /// The first format: the event's `data`, and the whole event where nothing is found there.
+    DataThenEvent,
+}
+
+/// One Job.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) name: String,
+    pub(crate) image: String,
+    pub(crate) image_pull_policy: Option<ImagePullPolicy>,
+    /// The container's `command`; empty: the image's own.
+    pub(crate) cmd: Vec<String>,
+    pub(crate) args: Vec<String>,
+    pub(crate) working_dir: Option<String>,
+    pub(crate) files: Vec<ResourceUri>,
+    pub(crate) env: Vec<(EnvName, EnvVar)>,
+    /// Present, even empty, it replaces all default resources.
+    pub(crate) resources: Option<Resources>,
+    /// Seconds that the Job may take.
+    pub(crate) max_poll_duration: Option<NonZeroU32>,
+    pub(crate) namespace: Option<ObjectName>,
+    /// Seconds that the Job is kept after its answer was delivered.
+    pub(crate) ttl_seconds_after_finished: Option<u32>,
+    pub(crate) security_context: SecurityContext,
+    pub(crate) service_account: Option<String>,
+    pub(crate) annotations: BTreeMap<String, String>,
+}

@@ -1,0 +1,378 @@
+//! Values of job/config.yaml that are checked where they are read, so that nothing after the reader
+//! asks again whether they are valid.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::LazyLock;
+
+use regex::{Regex, RegexBuilder};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::json_path::JsonPath;
+
+/// Memory for one compiled pattern; refuses `(?:a{1,1000}){1,1000}`.
+const MAX_PATTERN_BYTES: usize = 1 << 20;
+
+/// Deserialises by way of a string, so that the reader's error carries the value's place.
+macro_rules! from_text {
+    ($type:ty) => {
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                Self::parse(&text).map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+/// `events[].name`: a regular expression over the event's type; an absent or empty one matches all.
+#[derive(Debug)]
+pub(crate) struct TypePattern(pub(crate) Option<Regex>);
+
+impl TypePattern {
+    pub(crate) fn any() -> Self {
+        Self(None)
+    }
+}
+
+impl<'de> Deserialize<'de> for TypePattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text: String = or_default(deserializer)?;
+        if text.is_empty() {
+            return Ok(Self::any());
+        }
+        RegexBuilder::new(&text)
+            .size_limit(MAX_PATTERN_BYTES)
+            .build()
+            .map(|pattern| Self(Some(pattern)))
+            .map_err(|error| serde::de::Error::custom(invalid_pattern(&text, &error)))
+    }
+}
+
+/// The regex crate draws its errors over several lines; the last one says what is wrong.
+fn invalid_pattern(text: &str, error: &regex::Error) -> String {
+    let error = error.to_string();
+    let reason = error.lines().last().unwrap_or_default();
+    let reason = reason.strip_prefix("error: ").unwrap_or(reason);
+    format!("invalid regular expression `{text}`: {reason}")
+}
+
+/// `jsonpath.property`; an absent or empty one is no filter.
+#[derive(Debug, Default)]
+pub(crate) struct Property(pub(crate) Option<JsonPath>);
+
+impl<'de> Deserialize<'de> for Property {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text: String = or_default(deserializer)?;
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        JsonPath::parse(&text)
+            .map(|path| Self(Some(path)))
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// A file or directory in Keptn's configuration service: relative, and below /keptn once it is
+/// copied there. Empty means everything.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub(crate) struct ResourceUri(String);
+
+impl ResourceUri {
+    /// `/helm/` is `helm`: Keptn lists resources with a leading slash, people add one at the end.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let relative = text.trim_matches('/');
+        if text.is_empty() {
+            return Err("empty path, expected a file or directory such as `locust/basic.py`".into());
+        }
+        if relative.chars().any(char::is_control) {
+            return Err(format!("path {text:?} holds control characters"));
+        }
+        let leaves = |segment: &str| matches!(segment, "." | ".." | "");
+        if !relative.is_empty() && fully_decoded(relative).split(['/', '\\']).any(leaves) {
+            return Err(format!(
+                "path `{text}` is not allowed, expected one without `.`, `..` and empty segments"
+            ));
+        }
+        Ok(Self(relative.to_owned()))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+from_text!(ResourceUri);
+
+/// Undoes every layer of percent-encoding: servers decode once or twice.
+fn fully_decoded(path: &str) -> String {
+    let mut text = path.to_ascii_lowercase();
+    loop {
+        let decoded = text.replace("%25", "%").replace("%2e", ".").replace("%2f", "/");
+        if decoded == text {
+            return text;
+        }
+        text = decoded;
+    }
+}
+
+/// The name of an environment variable, by Kubernetes' rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct EnvName(String);
+
+impl EnvName {
+    fn parse(text: &str) -> Result<Self, String> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        let starts = text.bytes().next().is_some_and(|first| !first.is_ascii_digit());
+        if starts && text.bytes().all(allowed) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!(
+            "`{text}` is no name for an environment variable, allowed are letters, digits, `_`, `-` \
+             and `.`, no digit first"
+        ))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+from_text!(EnvName);
+
+/// The name of a Kubernetes object such as a Secret: RFC 1123 subdomain, at most 253 characters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct ObjectName(String);
+
+impl ObjectName {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let label = |part: &str| {
+            let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            !part.is_empty() && part.bytes().all(inner) && !part.starts_with('-') && !part.ends_with('-')
+        };
+        if text.len() <= 253 && text.split('.').all(label) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!(
+            "`{text}` is no name of a Kubernetes object, allowed are lower-case letters, digits, `-` \
+             and `.`, a letter or digit at both ends"
+        ))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+from_text!(ObjectName);
+
+/// An amount in Kubernetes' notation, such as `50m` or `512Mi`; kept as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Quantity(String);
+
+impl Quantity {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        // k8s.io/apimachinery/pkg/api/resource: number, then a binary or decimal suffix or exponent.
+        static QUANTITY: LazyLock<Result<Regex, regex::Error>> = LazyLock::new(|| {
+            Regex::new(
+                r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?$",
+            )
+        });
+        let is_quantity = QUANTITY
+            .as_ref()
+            .is_ok_and(|quantity| quantity.is_match(text));
+        if is_quantity {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!(
+            "`{text}` is no quantity, expected one such as `1`, `50m`, `128Mi` or `1.5Gi`"
+        ))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+from_text!(Quantity);
+
+/// A path of the event, or a text, or a Secret whose keys all become variables.
+#[derive(Debug)]
+pub(crate) enum EnvVar {
+    Event { path: JsonPath, render: Render },
+    Literal(String),
+    Secret(ObjectName),
+}
+
+/// How a value of the event becomes the text of a variable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Render {
+    /// Strings as they are, lists and maps as compact JSON.
+    Plain,
+    Json,
+    Yaml,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ImagePullPolicy {
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Resources {
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) limits: Amounts,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) requests: Amounts,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Amounts {
+    #[serde(default, deserialize_with = "unless_empty")]
+    pub(crate) cpu: Option<Quantity>,
+    #[serde(default, deserialize_with = "unless_empty")]
+    pub(crate) memory: Option<Quantity>,
+}
+
+/// `""` is "not set", as in the original.
+fn unless_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Quantity>, D::Error> {
+    match Option::<String>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(text) if text.is_empty() => Ok(None),
+        Some(text) => Quantity::parse(&text).map(Some).map_err(serde::de::Error::custom),
+    }
+}
+
+/// What a task asks for beyond the default security context, field by field.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(crate) struct SecurityContext {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) capabilities: Option<Capabilities>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) privileged: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) run_as_user: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) run_as_group: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) run_as_non_root: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) read_only_root_filesystem: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) allow_privilege_escalation: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) proc_mount: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seccomp_profile: Option<SeccompProfile>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Capabilities {
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) add: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) drop: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct SeccompProfile {
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kind: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) localhost_profile: Option<String>,
+}
+
+/// `key:` without a value is an absent key, as in the original's parser.
+pub(crate) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Keys of Kubernetes annotations: an optional DNS prefix, then at most 63 characters.
+pub(crate) fn annotations<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    let annotations: BTreeMap<String, String> = or_default(deserializer)?;
+    for key in annotations.keys() {
+        let (prefix, name) = key.split_once('/').unwrap_or(("x", key));
+        let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        let edges = |text: &str| {
+            let ends = [text.bytes().next(), text.bytes().last()];
+            ends.iter().flatten().all(u8::is_ascii_alphanumeric)
+        };
+        let named = (1..=63).contains(&name.len()) && name.bytes().all(inner) && edges(name);
+        if !named || ObjectName::parse(prefix).is_err() {
+            return Err(serde::de::Error::custom(format!(
+                "`{key}` is no key of a Kubernetes annotation, expected one such as \
+                 `example.com/name`"
+            )));
+        }
+    }
+    Ok(annotations)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_uri_stays_below_its_directory() {
+        for (text, uri) in [
+            ("a/b.txt", "a/b.txt"),
+            ("/helm/", "helm"),
+            ("/", ""),
+            ("100%.txt", "100%.txt"),
+            ("a..b/.hidden", "a..b/.hidden"),
+        ] {
+            assert_eq!(ResourceUri::parse(text).unwrap().as_str(), uri, "{text}");
+        }
+        for text in [
+            "", "..", "../x", "a/../b", "a/./b", "a//b", "/../etc", "%2e%2e/x", "a/%252E%252e/b",
+            "..%2fx", "a\\..\\b", "a\0b",
+        ] {
+            assert!(ResourceUri::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn quantities_are_those_of_kubernetes() {
+        for text in ["1", "0.5", "50m", "128Mi", "1Ei", "1e3", "1.5Gi", "+1"] {
+            assert_eq!(Quantity::parse(text).unwrap().as_str(), text);
+        }
+        for text in ["", "1KeinEiKummGeGimmeEinEi", "-1", "1 Gi", "Mi", "1mi"] {
+            assert!(Quantity::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_follow_kubernetes() {
+        assert!(EnvName::parse("HOST_1.x-y").is_ok());
+        for text in ["", "1A", "A B", "A=B", "Ä"] {
+            assert!(EnvName::parse(text).is_err(), "{text}");
+        }
+        assert!(ObjectName::parse("my-secret.v1").is_ok());
+        for text in ["", "My", "a_b", "-a", "a-", "a..b"] {
+            assert!(ObjectName::parse(text).is_err(), "{text}");
+        }
+    }
+}

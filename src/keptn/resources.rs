@@ -1,0 +1,288 @@
+//! Files of Keptn's configuration-service (up to 0.17) and resource-service (from 0.16).
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+
+use crate::event::EventScope;
+
+/// Connections at once; more events wait here, not in the configuration service.
+const MAX_REQUESTS: usize = 64;
+
+/// The most that configuration-service 0.8.2 accepts.
+const PAGE_SIZE: &str = "50";
+
+/// A directory with more entries is nobody's; it bounds what a server can make us keep.
+const MAX_LISTED: usize = 100_000;
+
+/// Where in Keptn a resource is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    Service,
+    Stage,
+    Project,
+}
+
+pub(crate) struct Resources {
+    client: reqwest::Client,
+    base: Url,
+    token: Option<SecretString>,
+    permits: Semaphore,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    #[error("no answer from {url}")]
+    Unreachable {
+        url: String,
+        #[source]
+        source: reqwest::Error,
+    },
+    #[error("{url} answered {status}: {body}")]
+    Status {
+        url: String,
+        status: StatusCode,
+        body: String,
+    },
+    #[error("{url} sent more than the allowed {limit} bytes")]
+    TooLarge { url: String, limit: usize },
+    #[error("{url} sent no resource: {reason}")]
+    Malformed { url: String, reason: String },
+}
+
+#[derive(Deserialize)]
+struct ResourceBody {
+    /// Absent for an empty file.
+    #[serde(default, rename = "resourceContent")]
+    content: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ListBody {
+    #[serde(default)]
+    resources: Vec<ListEntry>,
+    #[serde(default, rename = "nextPageKey")]
+    next_page_key: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ListEntry {
+    #[serde(rename = "resourceURI")]
+    uri: String,
+}
+
+impl Resources {
+    /// `timeout` is for one request with its answer.
+    pub(crate) fn new(
+        base: Url,
+        token: Option<SecretString>,
+        timeout: Duration,
+    ) -> Result<Self, reqwest::Error> {
+        Ok(Self {
+            client: super::client(&base, timeout)?,
+            base,
+            token,
+            permits: Semaphore::new(MAX_REQUESTS),
+        })
+    }
+
+    /// The content of a file of at most `limit` bytes; none if Keptn says that it does not exist.
+    pub(crate) async fn get(
+        &self,
+        scope: &EventScope,
+        level: Level,
+        uri: &str,
+        commit: Option<&str>,
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>, FetchError> {
+        let Some(path) = path(scope, level) else {
+            return Ok(None);
+        };
+        let url = self.url(&format!("{path}/{}", encoded_twice(uri)));
+        let mut request = self.client.get(&url);
+        if let Some(commit) = commit {
+            request = request.query(&[("gitCommitID", commit)]);
+        }
+        // Base64 takes four bytes for three; the rest is for the names around it.
+        let Some(body) = self.fetch(&url, request, limit / 3 * 4 + 8192).await? else {
+            return Ok(None);
+        };
+        let malformed = |reason: String| FetchError::Malformed {
+            url: url.clone(),
+            reason,
+        };
+        let body: ResourceBody =
+            serde_json::from_slice(&body).map_err(|error| malformed(error.to_string()))?;
+        let content = STANDARD
+            .decode(body.content.unwrap_or_default())
+            .map_err(|error| malformed(format!("resourceContent is not base64: {error}")))?;
+        if content.len() > limit {
+            return Err(FetchError::TooLarge { url, limit });
+        }
+        Ok(Some(content))
+    }
+
+    /// The names of all files of a level, without a leading slash. Empty if Keptn has no such level.
+    pub(crate) async fn list(
+        &self,
+        scope: &EventScope,
+        level: Level,
+    ) -> Result<Vec<String>, FetchError> {
+        let Some(path) = path(scope, level) else {
+            return Ok(Vec::new());
+        };
+        let url = self.url(&path);
+        let mut names = Vec::new();
+        let mut page = None::<String>;
+        loop {
+            let mut request = self.client.get(&url).query(&[("pageSize", PAGE_SIZE)]);
+            if let Some(key) = &page {
+                request = request.query(&[("nextPageKey", key)]);
+            }
+            let Some(body) = self.fetch(&url, request, 1 << 20).await? else {
+                return Ok(names);
+            };
+            let body: ListBody =
+                serde_json::from_slice(&body).map_err(|error| FetchError::Malformed {
+                    url: url.clone(),
+                    reason: error.to_string(),
+                })?;
+            let entries = body.resources.into_iter();
+            names.extend(entries.map(|entry| entry.uri.trim_start_matches('/').to_owned()));
+            let next = body.next_page_key.filter(|key| !key.is_empty() && key != "0");
+            if next.is_none() || next == page || names.len() > MAX_LISTED {
+                return Ok(names);
+            }
+            page = next;
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base.as_str().trim_end_matches('/'))
+    }
+
+    async fn fetch(
+        &self,
+        url: &str,
+        request: RequestBuilder,
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>, FetchError> {
+        let unreachable = |source: reqwest::Error| FetchError::Unreachable {
+            url: url.to_owned(),
+            source: source.without_url(),
+        };
+        let request = match &self.token {
+            Some(token) => request.header("x-token", token.expose_secret()),
+            None => request,
+        };
+        // The semaphore is never closed.
+        let _permit = self.permits.acquire().await.ok();
+        let mut response = request.send().await.map_err(unreachable)?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        if !response.status().is_success() {
+            return Err(FetchError::Status {
+                url: url.to_owned(),
+                status: response.status(),
+                body: beginning(response).await,
+            });
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > limit {
+                return Err(FetchError::TooLarge {
+                    url: url.to_owned(),
+                    limit,
+                });
+            }
+        }
+        Ok(Some(body))
+    }
+}
+
+/// Enough of an error's body to understand it.
+async fn beginning(mut response: Response) -> String {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk);
+        if body.len() > 300 {
+            break;
+        }
+    }
+    body.truncate(300);
+    String::from_utf8_lossy(&body).trim().to_owned()
+}
+
+/// None if the event does not say enough for that level.
+fn path(scope: &EventScope, level: Level) -> Option<String> {
+    let project = format!("/v1/project/{}", encoded(scope.project.as_deref()?));
+    let stage = || Some(format!("{project}/stage/{}", encoded(scope.stage.as_deref()?)));
+    let place = match level {
+        Level::Project => project.clone(),
+        Level::Stage => stage()?,
+        Level::Service => {
+            format!("{}/service/{}", stage()?, encoded(scope.service.as_deref()?))
+        }
+    };
+    Some(format!("{place}/resource"))
+}
+
+/// configuration-service decodes twice, resource-service once and takes either, the gateway and the
+/// distributor's proxies undo one layer: two layers arrive everywhere.
+fn encoded_twice(uri: &str) -> String {
+    encoded(&encoded(uri))
+}
+
+/// RFC 3986: all but unreserved characters.
+fn encoded(text: &str) -> String {
+    use std::fmt::Write;
+
+    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte));
+            }
+            other => {
+                write!(out, "%{other:02X}").ok();
+            }
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resource_uris_are_encoded_twice() {
+        for (uri, on_the_wire) in [
+            ("job/config.yaml", "job%252Fconfig.yaml"),
+            ("a+b.txt", "a%252Bb.txt"),
+            ("my file.txt", "my%2520file.txt"),
+            ("100%.txt", "100%2525.txt"),
+            ("plain-1_~.x", "plain-1_~.x"),
+        ] {
+            assert_eq!(encoded_twice(uri), on_the_wire);
+        }
+    }
+
+    #[test]
+    fn a_level_needs_what_names_it() {
+        let scope = EventScope {
+            project: Some("p q".into()),
+            stage: Some("dev".into()),
+            service: None,
+        };
+        assert_eq!(path(&scope, Level::Service), None);
+        assert_eq!(path(&scope, Level::Stage).as_deref(), Some("/v1/project/p%20q/stage/dev/resource"));
+        assert_eq!(path(&scope, Level::Project).as_deref(), Some("/v1/project/p%20q/resource"));
+    }
+}

@@ -1,0 +1,207 @@
+//! The message of a `.finished` event: how each task ended, with the logs of its containers, in the
+//! words of the original's 0.2.5 and within a number of bytes.
+//!
+//! Bytes are counted as JSON writes them, since the limit that matters is the one of Keptn's
+//! distributor on the whole event.
+
+use crate::event::answer::Verdict;
+
+pub(crate) use log_text::LogText;
+
+mod log_text;
+
+/// How one task of an action ended.
+#[derive(Debug)]
+pub(crate) struct TaskReport {
+    pub(crate) task: String,
+    pub(crate) ending: Ending,
+    pub(crate) logs: Vec<ContainerLog>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Succeeded,
+    /// With the reason, for the person who reads the message.
+    Failed(String),
+}
+
+/// What one container printed.
+#[derive(Debug)]
+pub(crate) struct ContainerLog {
+    pub(crate) container: String,
+    pub(crate) pod: String,
+    /// `Reason: R, Message: M` of a container that ended badly.
+    pub(crate) error: Option<String>,
+    pub(crate) text: Result<LogText, String>,
+}
+
+pub(crate) fn verdict(reports: &[TaskReport]) -> Verdict {
+    let failed = |report: &TaskReport| matches!(report.ending, Ending::Failed(_));
+    if reports.iter().any(failed) {
+        Verdict::Errored
+    } else {
+        Verdict::Succeeded
+    }
+}
+
+/// Writes the message in at most `budget` bytes of JSON. What failed comes first: it is what the
+/// reader looks for, and what a later cut must not reach.
+pub(crate) fn message(reports: &[TaskReport], budget: usize) -> String {
+    let shares = fair_shares(reports, budget);
+    let mut failed = String::new();
+    let mut succeeded = String::new();
+    let mut shares = shares.into_iter();
+    for report in reports {
+        let logs: String = report
+            .logs
+            .iter()
+            .map(|log| log.render(shares.next().unwrap_or(0)))
+            .collect();
+        let task = &report.task;
+        match &report.ending {
+            Ending::Succeeded => succeeded.push_str(&format!(
+                "Task '{task}' finished successfully!\n\nLogs:\n{logs}\n\n"
+            )),
+            Ending::Failed(reason) => {
+                if !failed.is_empty() {
+                    failed.push_str("\n\n");
+                }
+                failed.push_str(&format!("Task '{task}' failed: {reason}"));
+                if !logs.is_empty() {
+                    failed.push_str(&format!("\n\nLogs: \n{logs}"));
+                }
+            }
+        }
+    }
+    if !failed.is_empty() && !succeeded.is_empty() {
+        failed.push_str("\n\n");
+    }
+    shortened(&(failed + &succeeded), budget)
+}
+
+/// Cuts a text in its middle until JSON writes it in at most `budget` bytes.
+pub(crate) fn shortened(text: &str, budget: usize) -> String {
+    LogText::from(text).render(budget)
+}
+
+/// Divides what the headings leave of the budget: a log that needs less than its share leaves the
+/// rest to the others.
+fn fair_shares(reports: &[TaskReport], budget: usize) -> Vec<usize> {
+    let logs: Vec<&ContainerLog> = reports.iter().flat_map(|report| &report.logs).collect();
+    let headings: usize = reports
+        .iter()
+        .map(|report| {
+            let reason = match &report.ending {
+                Ending::Succeeded => 0,
+                Ending::Failed(reason) => log_text::json_len(reason),
+            };
+            64 + log_text::json_len(&report.task) + reason
+        })
+        .sum::<usize>()
+        + logs.iter().map(|log| log.heading().len() + 16).sum::<usize>();
+    let mut left = budget.saturating_sub(headings);
+    let needs: Vec<usize> = logs
+        .iter()
+        .map(|log| log.text.as_ref().map_or(0, LogText::json_len))
+        .collect();
+    let mut by_need: Vec<usize> = (0..needs.len()).collect();
+    by_need.sort_by_key(|&index| needs[index]);
+    let mut shares = vec![0; needs.len()];
+    for (done, &index) in by_need.iter().enumerate() {
+        shares[index] = needs[index].min(left / (needs.len() - done));
+        left -= shares[index];
+    }
+    shares
+}
+
+impl ContainerLog {
+    fn heading(&self) -> String {
+        let Self { container, pod, .. } = self;
+        match &self.error {
+            None => format!("Container {container} of pod {pod}:\n"),
+            Some(error) => {
+                format!("Container {container} of pod {pod} terminated with an error ({error}):\n")
+            }
+        }
+    }
+
+    /// A container without output is not mentioned, unless it ended badly.
+    fn render(&self, budget: usize) -> String {
+        match &self.text {
+            Ok(text) if text.is_empty() && self.error.is_none() => String::new(),
+            Ok(text) => format!("{}{}\n\n", self.heading(), text.render(budget)),
+            Err(error) => format!(
+                "{}Unable to query logs of container: {error}\n\n",
+                self.heading()
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+
+    fn log(text: &str) -> ContainerLog {
+        ContainerLog {
+            container: "job".into(),
+            pod: "job-x".into(),
+            error: None,
+            text: Ok(LogText::from(text)),
+        }
+    }
+
+    fn report(task: &str, ending: Ending, logs: Vec<ContainerLog>) -> TaskReport {
+        TaskReport {
+            task: task.into(),
+            ending,
+            logs,
+        }
+    }
+
+    #[test]
+    fn the_texts_are_those_of_the_original() {
+        let success = [
+            report("a", Ending::Succeeded, vec![log("hello\n")]),
+            report("b", Ending::Succeeded, vec![log("")]),
+        ];
+        assert_snapshot!(message(&success, 10_000).replace('\n', "⏎"), @"Task 'a' finished successfully!⏎⏎Logs:⏎Container job of pod job-x:⏎hello⏎⏎⏎⏎⏎Task 'b' finished successfully!⏎⏎Logs:⏎⏎⏎");
+        let mut bad = log("boom\n");
+        bad.error = Some("Reason: Error, ExitCode: 3".into());
+        let failed = [report("c", Ending::Failed("job c failed".into()), vec![bad])];
+        assert_eq!(verdict(&failed), Verdict::Errored);
+        assert_snapshot!(message(&failed, 10_000), @r"
+        Task 'c' failed: job c failed
+
+        Logs: 
+        Container job of pod job-x terminated with an error (Reason: Error, ExitCode: 3):
+        boom
+        ");
+        let refused = [report("d", Ending::Failed("refused".into()), vec![])];
+        assert_snapshot!(message(&refused, 10_000), @"Task 'd' failed: refused");
+    }
+
+    #[test]
+    fn a_long_log_leaves_the_short_ones_whole() {
+        let reports = [
+            report("long", Ending::Succeeded, vec![log(&"x".repeat(100_000))]),
+            report("short", Ending::Failed("why".into()), vec![log("the reason\n")]),
+        ];
+        let message = message(&reports, 4_000);
+        assert!(log_text::json_len(&message) <= 4_000, "{}", message.len());
+        assert!(message.starts_with("Task 'short' failed: why"));
+        assert!(message.contains("the reason"));
+        assert!(message.contains("bytes left out"));
+        assert!(message.len() > 3_500, "the budget is used: {}", message.len());
+    }
+
+    #[test]
+    fn any_number_of_tasks_fits_the_budget() {
+        let reports: Vec<_> = (0..900)
+            .map(|n| report(&format!("task {n}"), Ending::Succeeded, vec![log("\u{1}\"é\n")]))
+            .collect();
+        assert!(log_text::json_len(&message(&reports, 5_000)) <= 5_000);
+    }
+}

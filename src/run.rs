@@ -1,0 +1,335 @@
+//! A run: all the work for one event, in order, as it was resolved when the event came in.
+//!
+//! It travels on every Job of the run as one annotation, the run record. Nothing else has to survive
+//! a crash: whoever finds the Jobs can execute the run again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{Read, Write};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use flate2::Compression;
+use flate2::read::ZlibDecoder;
+use flate2::write::ZlibEncoder;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha3::{Digest, Sha3_224};
+
+use crate::cluster::names::job_name;
+use crate::event::Envelope;
+use crate::job_config::fields::{ImagePullPolicy, Resources, SecurityContext};
+
+/// Kubernetes allows 256 KiB for all annotations of an object; the task's own need room too.
+const MAX_RECORD_BYTES: usize = 224 << 10;
+
+/// What a record may inflate to: as many environment variables as a Job can hold, and more.
+const MAX_INFLATED_BYTES: u64 = 8 << 20;
+
+/// Names a run: the same for every delivery of an event, different for any other event.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct RunId(String);
+
+impl RunId {
+    /// Job names leave 25 characters (see [`crate::cluster::names`]); 25 hexadecimal digits are 100
+    /// bits, so that among a million million events two with one name are not to be expected.
+    const DIGITS: usize = 25;
+
+    /// A `CloudEvent` is identified by its source and its id together (`CloudEvents` 1.0, `id`).
+    pub(crate) fn of(envelope: &Envelope) -> Self {
+        let mut text = String::with_capacity(envelope.source.len() + envelope.id.len() + 20);
+        text.push_str(&envelope.source.len().to_string());
+        text.push('\n');
+        text.push_str(&envelope.source);
+        text.push_str(&envelope.id);
+        let mut digits = hash(text.as_bytes());
+        digits.truncate(Self::DIGITS);
+        Self(digits)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// SHA3-224 in hexadecimal: what the original labels its Jobs with, as the hash of the config.
+pub(crate) fn hash(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+
+    Sha3_224::digest(bytes)
+        .iter()
+        .fold(String::with_capacity(56), |mut text, byte| {
+            write!(text, "{byte:02x}").ok();
+            text
+        })
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) id: RunId,
+    /// When the event came in; runs that wait are released in this order.
+    pub(crate) arrived: Timestamp,
+    pub(crate) event: Envelope,
+    pub(crate) config_hash: String,
+    pub(crate) actions: Vec<RunAction>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RunAction {
+    /// The place of the action in the config, from 0.
+    pub(crate) index: usize,
+    pub(crate) name: String,
+    pub(crate) silent: bool,
+    pub(crate) work: Work,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Work {
+    Tasks(Vec<RunTask>),
+    /// A task that cannot or must not run: none of the action's tasks does.
+    Refused { task: String, reason: String },
+}
+
+/// Everything that a Job is made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RunTask {
+    pub(crate) name: String,
+    pub(crate) image: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image_pull_policy: Option<ImagePullPolicy>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) cmd: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) args: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) working_dir: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) files: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) env: Vec<Variable>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) secrets: Vec<String>,
+    pub(crate) resources: Resources,
+    /// Seconds.
+    pub(crate) time_limit: u32,
+    /// Seconds that the Job is kept after the answer was delivered.
+    pub(crate) ttl: u32,
+    #[serde(default)]
+    pub(crate) security_context: SecurityContext,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) service_account: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Variable {
+    pub(crate) name: String,
+    /// In Kubernetes' notation, where `$(X)` stands for another variable and `$$` for `$`.
+    pub(crate) value: String,
+}
+
+/// One task of a run with its place, from which its Job's name follows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) run: &'a Run,
+    pub(crate) action: &'a RunAction,
+    pub(crate) task: &'a RunTask,
+    /// The action's place among those of the run that have tasks, from 0: the first Job of a run has
+    /// the same name whatever the config says when the event is delivered again.
+    action_ordinal: usize,
+    /// From 0.
+    pub(crate) task_index: usize,
+}
+
+impl Place<'_> {
+    pub(crate) fn job_name(&self) -> String {
+        job_name(&self.run.id, self.action_ordinal, self.task_index)
+    }
+
+    /// The Job that exists for as long as the run does.
+    pub(crate) fn is_first(&self) -> bool {
+        self.action_ordinal == 0 && self.task_index == 0
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the run's record takes {bytes} bytes on each Job, allowed are {MAX_RECORD_BYTES}: let fewer or \
+     shorter values of the event become environment variables"
+)]
+pub(crate) struct RecordTooLarge {
+    bytes: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error("the run record is not base64")]
+    Base64(#[from] base64::DecodeError),
+    #[error("the run record is not what this service writes")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Run {
+    /// Whether Keptn hears of this run: a triggered event with an action that is not silent.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.event.event_type.is_triggered() && self.actions.iter().any(|action| !action.silent)
+    }
+
+    /// The actions in their order, each with its tasks in theirs.
+    pub(crate) fn steps(&self) -> impl Iterator<Item = (&RunAction, Vec<Place<'_>>)> {
+        let mut ordinals = 0..;
+        self.actions.iter().map(move |action| {
+            let tasks = match &action.work {
+                Work::Tasks(tasks) => tasks.as_slice(),
+                Work::Refused { .. } => &[],
+            };
+            let ordinal = if tasks.is_empty() { 0 } else { ordinals.next().unwrap_or(0) };
+            let place = |(task_index, task)| Place {
+                run: self,
+                action,
+                task,
+                action_ordinal: ordinal,
+                task_index,
+            };
+            (action, tasks.iter().enumerate().map(place).collect())
+        })
+    }
+
+    /// None where no action has a task that may run.
+    pub(crate) fn first_place(&self) -> Option<Place<'_>> {
+        self.steps().find_map(|(_, places)| places.into_iter().next())
+    }
+
+    pub(crate) fn encode(&self) -> Result<String, RecordTooLarge> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+        // Neither writing to memory nor serialising these types can fail.
+        if let Ok(json) = serde_json::to_vec(self) {
+            encoder.write_all(&json).ok();
+        }
+        let encoded = STANDARD_NO_PAD.encode(encoder.finish().unwrap_or_default());
+        if encoded.len() > MAX_RECORD_BYTES {
+            return Err(RecordTooLarge {
+                bytes: encoded.len(),
+            });
+        }
+        Ok(encoded)
+    }
+
+    pub(crate) fn decode(record: &str) -> Result<Self, RecordError> {
+        let compressed = STANDARD_NO_PAD.decode(record)?;
+        let inflated = ZlibDecoder::new(compressed.as_slice()).take(MAX_INFLATED_BYTES);
+        Ok(serde_json::from_reader(inflated)?)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::event::{EventScope, EventType};
+
+    pub(crate) fn envelope(id: &str) -> Envelope {
+        Envelope {
+            id: id.into(),
+            source: "shipyard-controller".into(),
+            event_type: EventType::new("sh.keptn.event.test.triggered"),
+            keptn_context: Some("ctx".into()),
+            keptn_spec_version: Some("0.2.0".into()),
+            git_commit_id: None,
+            scope: EventScope {
+                project: Some("p".into()),
+                stage: Some("dev".into()),
+                service: Some("svc".into()),
+            },
+            labels: BTreeMap::from([("k".into(), "v".into())]),
+        }
+    }
+
+    fn run(env: Vec<Variable>) -> Run {
+        Run {
+            id: RunId::of(&envelope("1")),
+            arrived: Timestamp::UNIX_EPOCH,
+            event: envelope("1"),
+            config_hash: hash(b""),
+            actions: vec![RunAction {
+                index: 2,
+                name: "a".into(),
+                silent: false,
+                work: Work::Tasks(vec![RunTask {
+                    name: "t".into(),
+                    image: "i".into(),
+                    image_pull_policy: None,
+                    cmd: vec!["x".into()],
+                    args: vec![],
+                    working_dir: None,
+                    files: vec!["f".into()],
+                    env,
+                    secrets: vec![],
+                    resources: Resources::default(),
+                    time_limit: 300,
+                    ttl: 21_600,
+                    security_context: SecurityContext::default(),
+                    service_account: None,
+                    annotations: BTreeMap::new(),
+                }]),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_record_gives_back_its_run() {
+        let run = run(vec![Variable {
+            name: "A".into(),
+            value: "é$(B)".into(),
+        }]);
+        let record = run.encode().unwrap();
+        assert!(record.len() < 700, "{}", record.len());
+        assert_eq!(Run::decode(&record).unwrap(), run);
+    }
+
+    #[test]
+    fn a_record_that_does_not_fit_is_refused() {
+        let noise: String = (0..6_000_u64)
+            .map(|n| hash(&n.to_le_bytes()))
+            .collect();
+        let run = run(vec![Variable {
+            name: "A".into(),
+            value: noise,
+        }]);
+        assert!(run.encode().is_err());
+    }
+
+    #[test]
+    fn a_broken_record_is_an_error() {
+        for record in ["", "%", "AAAA"] {
+            assert!(Run::decode(record).is_err(), "{record}");
+        }
+    }
+
+    #[test]
+    fn distinct_events_have_distinct_runs() {
+        let mut other = envelope("1");
+        other.source = "shipyard-controller1".into();
+        other.id = String::new();
+        let ids = [
+            RunId::of(&envelope("1")),
+            RunId::of(&envelope("A")),
+            RunId::of(&envelope("a")),
+            RunId::of(&other),
+        ];
+        for (index, id) in ids.iter().enumerate() {
+            assert_eq!(id.as_str().len(), RunId::DIGITS);
+            assert!(!ids[..index].contains(id));
+        }
+        assert_eq!(RunId::of(&envelope("1")), ids[0]);
+    }
+}

@@ -1,0 +1,34 @@
+//! Log output: JSON for machines, text on a terminal.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+/// Checks filter directives without keeping them: the type cannot be cloned.
+pub(crate) fn filter(directives: &str) -> Result<String, String> {
+    EnvFilter::try_new(directives)
+        .map(|_| directives.to_owned())
+        .map_err(|error| format!("{error}, expected a level such as `info` or `debug`"))
+}
+
+/// Starts logging to standard error.
+pub(crate) fn start(directives: &str, format: Option<Format>) {
+    let terminal = std::io::stderr().is_terminal();
+    let format = format.unwrap_or(if terminal { Format::Text } else { Format::Json });
+    let filter = EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none());
+    // A second start, as in tests, changes nothing.
+    match format {
+        Format::Text => builder.try_init().ok(),
+        Format::Json => builder.json().flatten_event(true).try_init().ok(),
+    };
+}

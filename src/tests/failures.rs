@@ -1,0 +1,205 @@
+//! What goes wrong, and what Keptn is told.
+
+use axum::http::Method;
+use insta::assert_snapshot;
+use serde_json::Value;
+
+use super::{Tester, config, task, triggered};
+
+#[tokio::test]
+async fn a_broken_config_is_answered_with_its_mistake() {
+    let service = Tester::start("apiVersion: v2\nactions:\n  - evnts: []\n").await;
+    let (status, reason) = service.receives_triggered().await;
+    assert_eq!(status, 202);
+    assert_snapshot!(reason, @"answered as errored: job/config.yaml:3:5: actions[0].evnts: unknown field `evnts`, expected one of `name`, `silent`, `events`, `tasks`");
+    assert_eq!(service.receives_triggered().await.1, "the event was seen before");
+    assert_snapshot!(service.finish().await, @"
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished errored fail: job/config.yaml:3:5: actions[0].evnts: unknown field `evnts`, expected one of `name`, `silent`, `events`, `tasks`
+    ");
+}
+
+#[tokio::test]
+async fn a_task_that_is_refused_starts_nothing_of_its_action() {
+    let refused = "
+apiVersion: v2
+actions:
+  - name: one
+    events: [{name: test}]
+    tasks:
+      - {name: fine, image: alpine}
+      - {name: forbidden, image: other/image}
+  - name: two
+    events: [{name: test}]
+    tasks:
+      - {name: no value, image: alpine, env: [{name: A, value: $.data.missing, valueFrom: event}]}
+  - name: three
+    events: [{name: test}]
+    tasks: [{name: runs, image: alpine}]
+";
+    let service = Tester::with(refused, &["--allowed-image-list=alpine"]).await;
+    service.receives_triggered().await;
+    service.answers(2).await;
+    assert_snapshot!(service.finish().await, @"
+    job created: runs JOB-000-001
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished errored fail: Task 'forbidden' failed: Forbidden: Image other/image does not match configured image allowlist.⏎⏎⏎Task 'no value' failed: could not prepare env for job JOB-001-001: could not add env with name 'A', value '$.data.missing', valueFrom 'event': unknown key missing⏎⏎Task 'runs' finished successfully!⏎⏎Logs:⏎⏎⏎
+    ");
+}
+
+#[tokio::test]
+async fn a_run_of_which_nothing_can_run_is_answered_at_once() {
+    let privileged = config("      - {name: t, image: i, securityContext: {privileged: true}}\n");
+    let service = Tester::start(&privileged).await;
+    assert_eq!(service.receives_triggered().await.0, 202);
+    assert_snapshot!(service.finish().await, @"
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished errored fail: Task 't' failed: privileged containers are not allowed
+    ");
+}
+
+#[tokio::test]
+async fn a_job_that_the_api_refuses_is_answered_with_its_words() {
+    let tasks = [task("first"), task("second")].concat();
+    let service = Tester::start(&config(&tasks)).await;
+    service.cluster.task("second").is_refused(403, "exceeded quota: pods");
+    service.receives_triggered().await;
+    service.answers(2).await;
+    service.cluster.task("first").is_refused(422, "spec is invalid");
+    service.receives(&triggered("event-2")).await;
+    assert_snapshot!(service.finish().await, @"
+    job created: first JOB-000-001
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished errored fail: Task 'second' failed: exceeded quota: pods⏎⏎Task 'first' finished successfully!⏎⏎Logs:⏎⏎⏎
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished errored fail: Task 'first' failed: spec is invalid
+    ");
+}
+
+#[tokio::test]
+async fn a_failing_init_container_is_told_with_its_log() {
+    let service = Tester::start(&config("      - {name: t, image: i, files: [a]}\n")).await;
+    service.cluster.task("t").fails_in_its_init_container("could not find a\n");
+    service.receives_triggered().await;
+    service.answers(2).await;
+    assert_snapshot!(service.finish().await, @"
+    job created: t JOB-000-001
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished errored fail: Task 't' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit⏎⏎Logs: ⏎Container init-JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 1):⏎could not find a⏎⏎⏎
+    ");
+}
+
+#[tokio::test]
+async fn a_task_over_its_time_limit_is_told_with_what_changes_it() {
+    let service = Tester::start(&config("      - {name: t, image: i, maxPollDuration: 30}\n")).await;
+    service.cluster.task("t").misses_its_deadline();
+    service.receives_triggered().await;
+    service.answers(2).await;
+    assert_eq!(service.cluster.jobs()[0]["spec"]["activeDeadlineSeconds"], 30);
+    assert_snapshot!(service.finish().await, @"
+    job created: t JOB-000-001
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished errored fail: Task 't' failed: job JOB-000-001 failed: job deadline exceeded (30 s; `maxPollDuration` of the task or TASK_DEADLINE_SECONDS of the service changes it)
+    ");
+}
+
+#[tokio::test]
+async fn a_job_deleted_by_someone_ends_as_errored() {
+    let service = Tester::start(&config(&task("t"))).await;
+    service.cluster.task("t").never_ends();
+    service.receives_triggered().await;
+    service.answers(1).await;
+    service.cluster.deletes_job("t");
+    service.answers(2).await;
+    assert_snapshot!(service.finish().await, @"
+    job created: t JOB-000-001
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished errored fail: Task 't' failed: job JOB-000-001 was deleted before it ended
+    ");
+}
+
+#[tokio::test]
+async fn trouble_of_the_configuration_service_is_not_taken_as_no_config() {
+    let service = Tester::start(&config(&task("t"))).await;
+    service.keptn.has("", "job/config.yaml", config(&task("wrong")));
+    service.keptn.answers_resources_with(&[500, 503, 401]);
+    assert_eq!(service.receives_triggered().await.0, 202);
+    service.answers(2).await;
+    assert_snapshot!(service.finish().await, @"
+    job created: t JOB-000-001
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished succeeded pass: Task 't' finished successfully!⏎⏎Logs:⏎⏎⏎
+    ");
+}
+
+#[tokio::test]
+async fn trouble_of_the_api_server_is_waited_out() {
+    let service = Tester::start(&config(&[task("first"), task("second")].concat())).await;
+    service.cluster.answers_with(Method::POST, &[500, 503, 429]);
+    service.cluster.answers_with(Method::PATCH, &[500]);
+    service.receives_triggered().await;
+    service.answers(2).await;
+    assert_snapshot!(service.finish().await, @"
+    job created: first JOB-000-001
+    job created: second JOB-000-002
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished succeeded pass: Task 'first' finished successfully!⏎⏎Logs:⏎⏎⏎Task 'second' finished successfully!⏎⏎Logs:⏎⏎⏎
+    ");
+}
+
+#[tokio::test]
+async fn a_watch_that_ends_starts_again() {
+    let service = Tester::start(&config(&task("t"))).await;
+    service.cluster.task("t").never_ends();
+    service.receives_triggered().await;
+    service.answers(1).await;
+    service.cluster.forget_clients();
+    service.cluster.task("t").ends();
+    service.answers(2).await;
+    assert_snapshot!(service.finish().await, @"
+    job created: t JOB-000-001
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished succeeded pass: Task 't' finished successfully!⏎⏎Logs:⏎⏎⏎
+    ");
+}
+
+#[tokio::test]
+async fn answers_are_sent_until_they_are_taken() {
+    let service = Tester::start(&config(&task("t"))).await;
+    service.keptn.answers_events_with(&[503, 404]);
+    service.receives_triggered().await;
+    service.answers(2).await;
+    assert_snapshot!(service.finish().await, @"
+    job created: t JOB-000-001
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished succeeded pass: Task 't' finished successfully!⏎⏎Logs:⏎⏎⏎
+    ");
+}
+
+#[tokio::test]
+async fn an_answer_refused_for_its_size_is_sent_shorter() {
+    let service = Tester::start(&config(&task("t"))).await;
+    service.keptn.refuses_events_above(10_000);
+    let log: String = (0..20_000).map(|n| format!("line {n}\n")).collect();
+    service.cluster.task("t").prints(&log);
+    service.receives_triggered().await;
+    service.answers(2).await;
+    let events = service.keptn.events();
+    let message = events[1]["data"]["message"].as_str().unwrap();
+    assert!(message.starts_with("Task 't' finished successfully!\n\nLogs:\n"));
+    assert!(message.contains("line 0\n") && message.contains("line 19999\n"), "{message}");
+    assert!(message.contains("bytes left out"));
+    service.finish().await;
+}
+
+#[tokio::test]
+async fn a_long_log_fits_the_limit_at_the_first_try() {
+    let service = Tester::with(&config(&task("t")), &["--max-answer-bytes=20000"]).await;
+    service.keptn.refuses_events_above(20_000);
+    service.cluster.task("t").prints(&"\u{1b}[0m\"é\"\n".repeat(20_000));
+    service.receives_triggered().await;
+    service.answers(2).await;
+    let finished: Value = service.keptn.events()[1].clone();
+    assert!(finished.to_string().len() > 19_000, "the room is used");
+    service.finish().await;
+}

@@ -1,0 +1,221 @@
+//! A Keptn control plane: its configuration service with all its habits, and the event endpoint of a
+//! distributor.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::Transcript;
+
+#[derive(Clone)]
+pub(super) struct Keptn {
+    pub(super) address: SocketAddr,
+    state: Arc<Mutex<Model>>,
+    sent: watch::Sender<usize>,
+    transcript: Transcript,
+}
+
+#[derive(Default)]
+struct Model {
+    /// `stage/service`, `stage` or nothing for the project → name → content.
+    levels: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    /// Answers to the next requests for resources, before the true ones.
+    resource_troubles: Vec<StatusCode>,
+    /// Answers to the next events, before the true ones.
+    event_troubles: Vec<StatusCode>,
+    /// As distributors from 0.17 on: larger events are refused with 500.
+    max_event_bytes: Option<usize>,
+    token: Option<String>,
+    events: Vec<Value>,
+    /// Method, path and query of the requests for resources.
+    requests: Vec<String>,
+}
+
+impl Keptn {
+    pub(super) async fn start(address: &str, transcript: Transcript) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let keptn = Self {
+            address: listener.local_addr().unwrap(),
+            state: Arc::default(),
+            sent: watch::Sender::new(0),
+            transcript,
+        };
+        let router = Router::new().fallback(answer).with_state(keptn.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        keptn
+    }
+
+    /// Level `dev/svc` is a service, `dev` a stage, the empty one the project.
+    pub(super) fn has(&self, level: &str, name: &str, content: impl Into<Vec<u8>>) {
+        let mut model = self.state.lock().unwrap();
+        model.levels.entry(level.into()).or_default().insert(name.into(), content.into());
+    }
+
+    pub(super) fn has_not(&self, level: &str, name: &str) {
+        let mut model = self.state.lock().unwrap();
+        model.levels.entry(level.into()).or_default().remove(name);
+    }
+
+    pub(super) fn answers_resources_with(&self, statuses: &[u16]) {
+        let codes = statuses.iter().map(|status| StatusCode::from_u16(*status).unwrap());
+        self.state.lock().unwrap().resource_troubles = codes.collect();
+    }
+
+    pub(super) fn answers_events_with(&self, statuses: &[u16]) {
+        let codes = statuses.iter().map(|status| StatusCode::from_u16(*status).unwrap());
+        self.state.lock().unwrap().event_troubles = codes.collect();
+    }
+
+    pub(super) fn refuses_events_above(&self, bytes: usize) {
+        self.state.lock().unwrap().max_event_bytes = Some(bytes);
+    }
+
+    pub(super) fn wants_token(&self, token: &str) {
+        self.state.lock().unwrap().token = Some(token.into());
+    }
+
+    /// The events that were taken.
+    pub(super) fn events(&self) -> Vec<Value> {
+        self.state.lock().unwrap().events.clone()
+    }
+
+    pub(super) fn requests(&self) -> Vec<String> {
+        self.state.lock().unwrap().requests.clone()
+    }
+
+    pub(super) async fn wait_for(&self, events: usize) {
+        self.sent.subscribe().wait_for(|sent| *sent >= events).await.unwrap();
+    }
+
+    fn takes_event(&self, body: &[u8]) -> Response {
+        let mut model = self.state.lock().unwrap();
+        if !model.event_troubles.is_empty() {
+            return model.event_troubles.remove(0).into_response();
+        }
+        if Some(body.len()) > model.max_event_bytes.or(Some(usize::MAX)) {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        }
+        let event: Value = serde_json::from_slice(body).unwrap();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let data = &event["data"];
+        let mut line = format!("event {}", text(&event["type"]));
+        if !data["status"].is_null() {
+            let message = text(&data["message"]).replace('\n', "⏎");
+            line += &format!(" {} {}: {message}", text(&data["status"]), text(&data["result"]));
+        }
+        self.transcript.add(line);
+        model.events.push(event);
+        self.sent.send_modify(|sent| *sent += 1);
+        StatusCode::OK.into_response()
+    }
+
+    fn gives_resource(&self, uri: &Uri, headers: &HeaderMap) -> Response {
+        let mut model = self.state.lock().unwrap();
+        model.requests.push(uri.to_string());
+        if !model.resource_troubles.is_empty() {
+            return error(model.resource_troubles.remove(0), "trouble");
+        }
+        let token = headers.get("x-token").map(|token| token.to_str().unwrap().to_owned());
+        if model.token.is_some() && model.token != token {
+            return error(StatusCode::UNAUTHORIZED, "incorrect api key auth");
+        }
+        let path = uri.path().trim_start_matches("/configuration-service");
+        let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let (level, rest) = match segments.as_slice() {
+            ["v1", "project", _, "resource", rest @ ..] => (String::new(), rest),
+            ["v1", "project", _, "stage", stage, "resource", rest @ ..] => (decoded(stage), rest),
+            ["v1", "project", _, "stage", stage, "service", service, "resource", rest @ ..] => {
+                (format!("{}/{}", decoded(stage), decoded(service)), rest)
+            }
+            _ => return error(StatusCode::NOT_FOUND, "path was not found"),
+        };
+        let files = model.levels.get(&level).cloned().unwrap_or_default();
+        match rest {
+            [] => list(&files, uri.query().unwrap_or_default()),
+            [name] => one(&files, &decoded(&decoded(name))),
+            _ => error(StatusCode::NOT_FOUND, "path was not found"),
+        }
+    }
+}
+
+async fn answer(
+    State(keptn): State<Keptn>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    match (method, uri.path()) {
+        (Method::POST, "/event") => keptn.takes_event(&body),
+        (Method::GET, _) => keptn.gives_resource(&uri, &headers),
+        _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+fn one(files: &BTreeMap<String, Vec<u8>>, name: &str) -> Response {
+    if let Some(content) = files.get(name) {
+        let mut body = json!({"resourceURI": name.replace('/', "%2F"), "metadata": {"version": "a68e3f"}});
+        if !content.is_empty() {
+            body["resourceContent"] = STANDARD.encode(content).into();
+        }
+        return body.to_string().into_response();
+    }
+    if files.keys().any(|file| file.starts_with(&format!("{name}/"))) {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "Could not read file");
+    }
+    error(StatusCode::NOT_FOUND, "Service resource not found")
+}
+
+/// Three a page, with the leading slash of production; paths with `.git` in them are hidden.
+fn list(files: &BTreeMap<String, Vec<u8>>, query: &str) -> Response {
+    let value = |name: &str| {
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value.parse::<usize>().unwrap())
+    };
+    if value("pageSize").is_some_and(|size| !(1..=50).contains(&size)) {
+        return error(StatusCode::UNPROCESSABLE_ENTITY, "pageSize should be at most 50");
+    }
+    let from = value("nextPageKey").unwrap_or(0);
+    let shown: Vec<&String> = files.keys().filter(|name| !name.contains(".git")).collect();
+    let page: Vec<Value> = shown
+        .iter()
+        .skip(from)
+        .take(3)
+        .map(|name| json!({"resourceURI": format!("/{name}")}))
+        .collect();
+    let next = if from + 3 < shown.len() { from + 3 } else { 0 };
+    let body = json!({"nextPageKey": next.to_string(), "resources": page, "totalCount": shown.len()});
+    body.to_string().into_response()
+}
+
+fn error(status: StatusCode, message: &str) -> Response {
+    let body = json!({"code": status.as_u16(), "message": message});
+    (status, body.to_string()).into_response()
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        if *first == b'%' {
+            let digits = std::str::from_utf8(&after[..2]).unwrap();
+            bytes.push(u8::from_str_radix(digits, 16).unwrap());
+            rest = &after[2..];
+        } else {
+            bytes.push(*first);
+            rest = after;
+        }
+    }
+    String::from_utf8(bytes).unwrap()
+}
