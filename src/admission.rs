@@ -15,10 +15,10 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info, info_span, warn};
 
-use crate::cluster::{Cluster, Created, Existing, Start};
+use crate::cluster::{Cluster, Created, Existing, FirstJob, Start};
 use crate::event::Event;
 use crate::event::answer::Verdict;
-use crate::executor::{Announced, Executor};
+use crate::executor::Executor;
 use crate::job_config::reader::{self, CONFIG_URI, MAX_CONFIG_BYTES};
 use crate::keptn::resources::{FetchError, Level, Resources};
 use crate::policy::Policy;
@@ -95,7 +95,9 @@ impl Admission {
         );
         let admission = Arc::clone(self);
         let work = async move {
-            let decided = AssertUnwindSafe(admission.decide(&id, event)).catch_unwind().await;
+            let decided = AssertUnwindSafe(admission.decide(&id, event))
+                .catch_unwind()
+                .await;
             sender.send_replace(Some(decided.unwrap_or_else(|_| {
                 error!("admitting the event panicked");
                 Admitted::Panicked
@@ -110,22 +112,28 @@ impl Admission {
     async fn decide(&self, id: &RunId, event: Event) -> Admitted {
         let arrived = Timestamp::now();
         // The runs of an earlier process come first: one of them may be this event's.
-        self.cluster.synced().await;
+        self.executor.recovered().await;
         if self.executor.is_executing(id) || lock(&self.under_way.answered).runs.contains(id) {
             return Admitted::Accepted("the event was seen before".into());
         }
         if event.envelope.scope.project.is_none() {
-            return Admitted::Nothing("the event has no `data.project`, so it has no config".into());
+            return Admitted::Nothing(
+                "the event has no `data.project`, so it has no config".into(),
+            );
         }
         let config = match self.config(&event).await {
             Ok(Some(config)) => config,
             Ok(None) => {
                 info!("no {CONFIG_URI} on service, stage or project level, nothing to do");
-                return Admitted::Nothing(format!("no {CONFIG_URI} on service, stage or project level"));
+                return Admitted::Nothing(format!(
+                    "no {CONFIG_URI} on service, stage or project level"
+                ));
             }
             Err(error) => {
                 let error = anyhow::Error::new(error).context(format!("cannot read {CONFIG_URI}"));
-                return self.refuse(id, &event, arrived, &format!("{error:#}")).await;
+                return self
+                    .refuse(id, &event, arrived, &format!("{error:#}"))
+                    .await;
             }
         };
         let read = match reader::read(&config.bytes) {
@@ -168,16 +176,23 @@ impl Admission {
             return self.answer_refused(run).await;
         };
         let turn = self.executor.queue(&run);
-        let start = if turn.is_now() { Start::Now } else { Start::Queued };
+        let start = if turn.is_now() {
+            Start::Now
+        } else {
+            Start::Queued
+        };
         match self.cluster.create(first, start).await {
             Ok(Created::New) => {
-                self.executor.start(run, turn, Announced::No);
+                let first = FirstJob {
+                    queued: start == Start::Queued,
+                    started_sent: false,
+                };
+                self.executor.start(run, turn, first);
                 Admitted::Accepted("the run is started".into())
             }
             Ok(Created::Before) => {
-                if let Existing::Unreported(existing, announced) = self.cluster.existing(first).await {
-                    let announced = if announced { Announced::Yes } else { Announced::No };
-                    self.executor.start(*existing, turn, announced);
+                if let Existing::Unreported(run, first) = self.cluster.existing(first).await {
+                    self.executor.start(*run, turn, first);
                 }
                 Admitted::Accepted("the event was seen before".into())
             }
@@ -225,9 +240,17 @@ impl Admission {
     }
 
     /// Answers an event whose config is of no use.
-    async fn refuse(&self, id: &RunId, event: &Event, arrived: Timestamp, reason: &str) -> Admitted {
+    async fn refuse(
+        &self,
+        id: &RunId,
+        event: &Event,
+        arrived: Timestamp,
+        reason: &str,
+    ) -> Admitted {
         error!("{reason}");
-        if !event.envelope.event_type.is_triggered() {
+        // A sequence's own event is shipyard-controller's to answer: a `.finished` of ours would end
+        // the sequence and start the next stage's.
+        if event.envelope.event_type.task().is_none() {
             return Admitted::Nothing(reason.to_owned());
         }
         self.executor
@@ -257,7 +280,10 @@ impl Admission {
             // The commit is one of the stage's branch, the project's files are on another.
             let commit = commit.filter(|_| level != Level::Project);
             let scope = &event.envelope.scope;
-            let get = || self.resources.get(scope, level, CONFIG_URI, commit, MAX_CONFIG_BYTES);
+            let get = || {
+                self.resources
+                    .get(scope, level, CONFIG_URI, commit, MAX_CONFIG_BYTES)
+            };
             let found = get
                 .retry(
                     ExponentialBuilder::default()
@@ -270,7 +296,8 @@ impl Admission {
                 .when(|error| !matches!(error, FetchError::TooLarge { .. }))
                 .notify(|error, pause| {
                     warn!(
-                        error = format!("{:#}", error_chain(error)), retry_in_ms = pause.as_millis(),
+                        error = format!("{:#}", error_chain(error)),
+                        retry_in_ms = pause.as_millis(),
                         "{CONFIG_URI} could not be read"
                     );
                 })

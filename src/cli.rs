@@ -25,14 +25,14 @@ enum Command {
     /// Receive events, run Jobs, answer Keptn.
     Serve(Box<ServeSettings>),
     /// Put the files of one task into /keptn (what a Job's init container does).
-    Init(InitSettings),
+    Init(Box<InitSettings>),
 }
 
 #[derive(Debug, Args)]
 #[command(rename_all = "kebab-case")]
 pub(crate) struct ServeSettings {
     /// Port on which events are received.
-    #[arg(long, env = "RCV_PORT", value_name = "RCV_PORT", default_value_t = 8080)]
+    #[arg(long, env = "RCV_PORT", value_name = "RCV_PORT", default_value_t = 8080, value_parser = port)]
     pub(crate) rcv_port: u16,
 
     /// Path to which events are posted; `/` takes them on any path.
@@ -49,18 +49,27 @@ pub(crate) struct ServeSettings {
           default_value = "http://configuration-service:8080", value_parser = http_url)]
     pub(crate) configuration_service: Url,
 
-    /// The same as init containers reach it [default: CONFIGURATION_SERVICE].
+    /// The same as init containers reach it [default: `CONFIGURATION_SERVICE`].
     #[arg(long, env = "INIT_CONTAINER_CONFIGURATION_SERVICE_API_ENDPOINT",
           value_name = "INIT_CONTAINER_CONFIGURATION_SERVICE_API_ENDPOINT", value_parser = http_url)]
     pub(crate) init_container_configuration_service_api_endpoint: Option<Url>,
 
     /// Token for the configuration service, if it is reached through Keptn's gateway.
-    #[arg(long, env = "KEPTN_API_TOKEN", value_name = "KEPTN_API_TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "KEPTN_API_TOKEN",
+        value_name = "KEPTN_API_TOKEN",
+        hide_env_values = true
+    )]
     pub(crate) keptn_api_token: Option<SecretString>,
 
     /// Secret that holds this token under the key `token`, for init containers.
-    #[arg(long, env = "KEPTN_API_TOKEN_SECRET", value_name = "KEPTN_API_TOKEN_SECRET",
-          default_value = "job-service-keptn-secrets")]
+    #[arg(
+        long,
+        env = "KEPTN_API_TOKEN_SECRET",
+        value_name = "KEPTN_API_TOKEN_SECRET",
+        default_value = "job-service-keptn-secrets"
+    )]
     pub(crate) keptn_api_token_secret: String,
 
     /// Where answers are sent: Keptn's distributor.
@@ -83,7 +92,11 @@ pub(crate) struct ServeSettings {
     pub(crate) max_concurrent_runs: u32,
 
     /// Image of this service, for init containers [default: the image of the service's own Pod].
-    #[arg(long, env = "INIT_CONTAINER_IMAGE", value_name = "INIT_CONTAINER_IMAGE")]
+    #[arg(
+        long,
+        env = "INIT_CONTAINER_IMAGE",
+        value_name = "INIT_CONTAINER_IMAGE"
+    )]
     pub(crate) init_container_image: Option<String>,
 
     /// CPU limit of tasks without `resources`, such as `1` or `500m`.
@@ -107,7 +120,11 @@ pub(crate) struct ServeSettings {
     pub(crate) default_resource_requests_memory: Option<Quantity>,
 
     /// Service account of tasks that name none [default: the namespace's, without a token].
-    #[arg(long, env = "DEFAULT_JOB_SERVICE_ACCOUNT", value_name = "DEFAULT_JOB_SERVICE_ACCOUNT")]
+    #[arg(
+        long,
+        env = "DEFAULT_JOB_SERVICE_ACCOUNT",
+        value_name = "DEFAULT_JOB_SERVICE_ACCOUNT"
+    )]
     pub(crate) default_job_service_account: Option<String>,
 
     /// Comma-separated globs of the images that tasks may use [default: all].
@@ -121,7 +138,8 @@ pub(crate) struct ServeSettings {
     pub(crate) allow_privileged_jobs: bool,
 
     /// Upper bound in seconds for every task's time limit; 0 sets none.
-    #[arg(long, env = "TASK_DEADLINE_SECONDS", value_name = "TASK_DEADLINE_SECONDS", default_value_t = 0)]
+    #[arg(long, env = "TASK_DEADLINE_SECONDS", value_name = "TASK_DEADLINE_SECONDS", default_value_t = 0,
+          value_parser = seconds)]
     pub(crate) task_deadline_seconds: u32,
 
     /// Value of the managed-by label; it tells the Jobs of several installations apart.
@@ -158,7 +176,12 @@ pub(crate) struct InitSettings {
     pub(crate) configuration_service: Url,
 
     /// Token for the configuration service, if it is reached through Keptn's gateway.
-    #[arg(long, env = "KEPTN_API_TOKEN", value_name = "KEPTN_API_TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "KEPTN_API_TOKEN",
+        value_name = "KEPTN_API_TOKEN",
+        hide_env_values = true
+    )]
     pub(crate) keptn_api_token: Option<SecretString>,
 
     /// Project of the event.
@@ -181,14 +204,16 @@ pub(crate) struct InitSettings {
 /// Runs the command line.
 pub fn main() -> ExitCode {
     // Two TLS providers in one process are one too many: every client takes this one.
-    rustls::crypto::ring::default_provider().install_default().ok();
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
     let command = match command().map(|cli| cli.command) {
         Ok(command) => command,
         Err(error) => error.exit(),
     };
     let result = match command {
         Command::Serve(settings) => serve::main(*settings),
-        Command::Init(settings) => init_container::main(settings),
+        Command::Init(settings) => init_container::main(*settings),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -227,6 +252,16 @@ fn http_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+fn port(text: &str) -> Result<u16, String> {
+    text.parse()
+        .map_err(|_| "expected a port number from 0 (any free one) to 65535".into())
+}
+
+fn seconds(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| "expected a whole number of seconds, 0 for none".into())
+}
+
 fn http_path(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
     let taken = ["/livez", "/readyz", "/health"];
@@ -240,7 +275,10 @@ fn label_value(text: &str) -> Result<String, String> {
     if !text.is_empty() && crate::cluster::names::label_value(text) == text {
         return Ok(text.to_owned());
     }
-    Err("expected at most 63 letters, digits, `-`, `_` and `.`, a letter or digit at both ends".into())
+    Err(
+        "expected at most 63 letters, digits, `-`, `_` and `.`, a letter or digit at both ends"
+            .into(),
+    )
 }
 
 /// The settings of `serve` with these flags.
@@ -256,14 +294,16 @@ pub(crate) fn serve_settings(flags: &[String]) -> ServeSettings {
 #[cfg(test)]
 pub(crate) fn init_settings(flags: &[String]) -> InitSettings {
     match parsed("init", flags) {
-        Command::Init(settings) => settings,
+        Command::Init(settings) => *settings,
         Command::Serve(_) => unreachable!(),
     }
 }
 
 #[cfg(test)]
 fn parsed(command: &str, flags: &[String]) -> Command {
-    let arguments = ["jes", command].into_iter().chain(flags.iter().map(String::as_str));
+    let arguments = ["jes", command]
+        .into_iter()
+        .chain(flags.iter().map(String::as_str));
     Cli::try_parse_from(arguments).expect("valid flags").command
 }
 
@@ -312,7 +352,7 @@ mod tests {
         ]
         .join("\n");
         insta::assert_snapshot!(report, @r#"
-        error: invalid value 'x' for '--rcv-port <RCV_PORT>': invalid digit found in string
+        error: invalid value 'x' for '--rcv-port <RCV_PORT>': expected a port number from 0 (any free one) to 65535
         error: invalid value 'x' for '--rcv-path <RCV_PATH>': expected a path such as `/` or `/events`, other than /livez, /readyz and /health
         error: invalid value '1' for '--max-body-bytes <MAX_BODY_BYTES>': 1 is not in 1024..=16777216
         error: invalid value 'localhost:8080' for '--configuration-service <CONFIGURATION_SERVICE>': expected an address such as `http://configuration-service:8080`
@@ -320,7 +360,7 @@ mod tests {
         error: invalid value 'lots' for '--default-resource-limits-cpu <DEFAULT_RESOURCE_LIMITS_CPU>': `lots` is no quantity, expected one such as `1`, `50m`, `128Mi` or `1.5Gi`
         error: invalid value 'a[' for '--allowed-image-list <ALLOWED_IMAGE_LIST>': `a[` is no pattern for images (unclosed character class; missing ']'), expected one such as `registry.example.com/*`
         error: invalid value 'maybe' for '--allow-privileged-jobs <ALLOW_PRIVILEGED_JOBS>'
-        error: invalid value '5m' for '--task-deadline-seconds <TASK_DEADLINE_SECONDS>': invalid digit found in string
+        error: invalid value '5m' for '--task-deadline-seconds <TASK_DEADLINE_SECONDS>': expected a whole number of seconds, 0 for none
         error: invalid value '-x' for '--full-deployment-name <FULL_DEPLOYMENT_NAME>': expected at most 63 letters, digits, `-`, `_` and `.`, a letter or digit at both ends
         error: invalid value '0' for '--max-concurrent-runs <MAX_CONCURRENT_RUNS>': 0 is not in 1..=4294967295
         error: invalid value 'x=y=z' for '--log-level <LOG_LEVEL>': error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5, expected a level such as `info` or `debug`

@@ -66,8 +66,7 @@ pub(crate) struct Refused(String);
 pub(crate) enum Existing {
     /// The answer is out; nothing is left to do.
     Reported,
-    /// With whether Keptn already got `.started`.
-    Unreported(Box<Run>, bool),
+    Unreported(Box<Run>, FirstJob),
     /// Gone again, or with a record that cannot be read.
     Unknown,
 }
@@ -87,20 +86,22 @@ impl Cluster {
     /// Follows the cluster; never returns.
     pub(crate) async fn watch(&self) {
         let (client, managed_by) = (self.client.clone(), &self.settings.managed_by);
-        self.watch.clone().run(client, &self.namespace, managed_by).await;
+        self.watch
+            .clone()
+            .run(client, &self.namespace, managed_by)
+            .await;
     }
 
     pub(crate) async fn synced(&self) {
         self.watch.synced().await;
     }
 
-    pub(crate) fn is_synced(&self) -> bool {
-        self.watch.is_synced()
-    }
-
     /// Creates the Job of a task, trying until the API server gives its verdict.
     pub(crate) async fn create(&self, place: Place<'_>, start: Start) -> Result<Created, Refused> {
-        let record = place.run.encode().map_err(|error| Refused(error.to_string()))?;
+        let record = place
+            .run
+            .encode()
+            .map_err(|error| Refused(error.to_string()))?;
         let job = manifest::job(place, &record, start, &self.settings);
         let name = job.name_any();
         self.watch.follow(&name);
@@ -125,7 +126,7 @@ impl Cluster {
         match retried("get", &name, || async { call(self.jobs.get(&name)).await }).await {
             Ok(job) if job.labels().contains_key(names::REPORTED) => Existing::Reported,
             Ok(job) => record_of(&job).map_or(Existing::Unknown, |run| {
-                Existing::Unreported(Box::new(run), FirstJob::of(&job).started_sent)
+                Existing::Unreported(Box::new(run), FirstJob::of(&job))
             }),
             Err(_) => Existing::Unknown,
         }
@@ -191,7 +192,8 @@ impl Cluster {
 
     /// Lets the first Job of a run that waited for its turn run.
     pub(crate) async fn release(&self, place: Place<'_>) {
-        self.patch(&place.job_name(), &json!({"spec": {"suspend": false}})).await;
+        self.patch(&place.job_name(), &json!({"spec": {"suspend": false}}))
+            .await;
     }
 
     /// Notes on the first Job that `.started` was delivered.
@@ -225,11 +227,15 @@ impl Cluster {
 
     async fn patch(&self, job: &str, patch: &Value) {
         let params = PatchParams::default();
-        let apply = || async { call(self.jobs.patch_metadata(job, &params, &Patch::Merge(patch))).await };
+        let apply =
+            || async { call(self.jobs.patch_metadata(job, &params, &Patch::Merge(patch))).await };
         match retried("patch", job, apply).await {
             Ok(_) => {}
             Err(Failed::Api(status)) if status.is_not_found() => {
-                info!(job, "the Job was deleted meanwhile, nothing is left to mark");
+                info!(
+                    job,
+                    "the Job was deleted meanwhile, nothing is left to mark"
+                );
             }
             Err(error) => warn!(job, %error, "the Job could not be marked"),
         }

@@ -90,14 +90,18 @@ async fn receive(State(endpoint): State<Arc<Endpoint>>, request: Request<Body>) 
         Err(DecodeError::UnsupportedMediaType(reason)) => {
             return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason);
         }
-        Err(DecodeError::Invalid(invalid)) => return text(StatusCode::BAD_REQUEST, invalid.to_string()),
+        Err(DecodeError::Invalid(invalid)) => {
+            return text(StatusCode::BAD_REQUEST, invalid.to_string());
+        }
     };
     drop(body);
     let mut invalid = Vec::new();
     let mut admissions = Vec::new();
     for event in events {
         match event {
-            Ok(event) => admissions.push(endpoint.admission.admit(event, Some(Arc::clone(&memory)))),
+            Ok(event) => {
+                admissions.push(endpoint.admission.admit(event, Some(Arc::clone(&memory))));
+            }
             Err(error) => invalid.push(error.to_string()),
         }
     }
@@ -146,11 +150,15 @@ fn refused_body(error: &BodyError, limit: usize) -> Response {
         ),
         BodyError::TooSlow => text(
             StatusCode::REQUEST_TIMEOUT,
-            format!("the body was not there within {} s", body::BODY_TIMEOUT.as_secs()),
+            format!(
+                "the body was not there within {} s",
+                body::BODY_TIMEOUT.as_secs()
+            ),
         ),
-        BodyError::Broken(reason) => {
-            text(StatusCode::BAD_REQUEST, format!("the body could not be read: {reason}"))
-        }
+        BodyError::Broken(reason) => text(
+            StatusCode::BAD_REQUEST,
+            format!("the body could not be read: {reason}"),
+        ),
         BodyError::NoMemory => {
             let reason = "too many events are being admitted, send this one again";
             (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "1")], reason).into_response()

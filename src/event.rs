@@ -32,10 +32,7 @@ pub(crate) struct Envelope {
     pub(crate) event_type: EventType,
     #[serde(rename = "shkeptncontext", skip_serializing_if = "Option::is_none")]
     pub(crate) keptn_context: Option<String>,
-    #[serde(
-        rename = "shkeptnspecversion",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "shkeptnspecversion", skip_serializing_if = "Option::is_none")]
     pub(crate) keptn_spec_version: Option<String>,
     #[serde(rename = "gitcommitid", skip_serializing_if = "Option::is_none")]
     pub(crate) git_commit_id: Option<String>,
@@ -61,6 +58,7 @@ pub(crate) struct EventScope {
 pub(crate) struct EventType(String);
 
 impl EventType {
+    #[cfg(test)]
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -74,9 +72,12 @@ impl EventType {
         self.0.ends_with(TRIGGERED)
     }
 
-    /// Keptn's task (or sequence): the last segment but one.
+    /// Keptn's task, where the type is `sh.keptn.event.<task>.triggered` and not that of a sequence,
+    /// `sh.keptn.event.<stage>.<sequence>.triggered`.
     pub(crate) fn task(&self) -> Option<&str> {
-        self.0.rsplit('.').nth(1)
+        let stem = self.0.strip_prefix("sh.keptn.event.")?;
+        let task = stem.strip_suffix(TRIGGERED)?;
+        (!task.contains('.')).then_some(task)
     }
 
     /// The type of the answer, as Keptn's go-utils makes it: `.triggered` is cut off, `phase` is put
@@ -207,18 +208,18 @@ mod tests {
         for (triggered, task, started) in [
             (
                 "sh.keptn.event.test.triggered",
-                "test",
+                Some("test"),
                 "sh.keptn.event.test.started",
             ),
             (
                 "sh.keptn.event.dev.delivery.triggered",
-                "delivery",
+                None,
                 "sh.keptn.event.dev.delivery.started",
             ),
         ] {
             let event_type = EventType::new(triggered);
             assert!(event_type.is_triggered());
-            assert_eq!(event_type.task(), Some(task));
+            assert_eq!(event_type.task(), task);
             assert_eq!(event_type.answered("started"), started);
         }
         assert!(!EventType::new("sh.keptn.event.test.finished").is_triggered());

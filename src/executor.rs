@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -33,15 +34,9 @@ pub(crate) struct Executor {
     answers: Answers,
     slots: Slots,
     executing: Mutex<HashSet<RunId>>,
+    recovered: watch::Sender<bool>,
     /// Not waited for at a shutdown: the next process takes the runs over.
     runs: TaskTracker,
-}
-
-/// Whether Keptn already heard that the run began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Announced {
-    No,
-    Yes,
 }
 
 /// A task that ended, or one that was refused.
@@ -60,6 +55,7 @@ impl Executor {
             answers,
             slots,
             executing: Mutex::default(),
+            recovered: watch::Sender::new(false),
             runs: TaskTracker::new(),
         }
     }
@@ -75,16 +71,34 @@ impl Executor {
 
     /// Executes all runs of earlier processes whose answer is not out.
     pub(crate) async fn recover(self: &Arc<Self>) {
-        for (run, FirstJob { queued, started_sent }) in self.cluster.unreported().await {
+        for (run, first) in self.cluster.unreported().await {
             info!(run = %run.id, event.id = run.event.id, "taking over a run");
-            let turn = if queued { self.queue(&run) } else { self.slots.take() };
-            let announced = if started_sent { Announced::Yes } else { Announced::No };
-            self.start(run, turn, announced);
+            let turn = if first.queued {
+                self.queue(&run)
+            } else {
+                self.slots.take()
+            };
+            self.start(run, turn, first);
         }
+        self.recovered.send_replace(true);
+    }
+
+    /// Whether the runs of earlier processes are known here, so that none is taken for a new one.
+    pub(crate) fn is_recovered(&self) -> bool {
+        *self.recovered.borrow()
+    }
+
+    pub(crate) async fn recovered(&self) {
+        // The sender lives as long as `self`.
+        self.recovered
+            .subscribe()
+            .wait_for(|recovered| *recovered)
+            .await
+            .ok();
     }
 
     /// Executes a run whose first Job exists, unless that is under way.
-    pub(crate) fn start(self: &Arc<Self>, run: Run, turn: Turn, announced: Announced) {
+    pub(crate) fn start(self: &Arc<Self>, run: Run, turn: Turn, first: FirstJob) {
         if !self.executing().insert(run.id.clone()) {
             return;
         }
@@ -94,18 +108,21 @@ impl Executor {
             keptn.context = run.event.keptn_context,
         );
         let work = async move {
-            let execution = AssertUnwindSafe(executor.execute(&run, turn, announced));
+            let execution = AssertUnwindSafe(executor.execute(&run, turn, first));
             if execution.catch_unwind().await.is_err() {
-                error!("executing the run panicked; its Jobs are kept and taken over at the next start");
+                error!(
+                    "executing the run panicked; its Jobs are kept and taken over at the next start"
+                );
             }
             executor.executing().remove(&run.id);
         };
         self.runs.spawn(work.instrument(span));
     }
 
-    async fn execute(&self, run: &Run, turn: Turn, announced: Announced) {
-        let (started, done) = tokio::join!(self.announce(run, announced), self.work(run, turn));
-        let ends: Vec<(Place<'_>, TaskEnd)> = done.iter().filter_map(|done| done.job.clone()).collect();
+    async fn execute(&self, run: &Run, turn: Turn, first: FirstJob) {
+        let (started, done) = tokio::join!(self.announce(run, first), self.work(run, turn, first));
+        let ends: Vec<(Place<'_>, TaskEnd)> =
+            done.iter().filter_map(|done| done.job.clone()).collect();
         if let Some(finished) = self.finished(run, done).await {
             if let Some(started) = started {
                 tokio::time::sleep_until(started + BETWEEN_ANSWERS).await;
@@ -119,11 +136,13 @@ impl Executor {
     }
 
     /// Sends `.started` while the first task already works; tells when Keptn took it.
-    async fn announce(&self, run: &Run, announced: Announced) -> Option<Instant> {
-        if !run.is_answered() || announced == Announced::Yes {
+    async fn announce(&self, run: &Run, first: FirstJob) -> Option<Instant> {
+        if !run.is_answered() || first.started_sent {
             return None;
         }
-        self.answers.deliver(answer::started(&run.event, run.arrived)).await;
+        self.answers
+            .deliver(answer::started(&run.event, run.arrived))
+            .await;
         let delivered = Instant::now();
         if let Some(first) = run.first_place() {
             self.cluster.mark_started(first).await;
@@ -132,10 +151,9 @@ impl Executor {
     }
 
     /// One task after the other. An action ends with its first task that fails, the run does not.
-    async fn work<'a>(&self, run: &'a Run, turn: Turn) -> Vec<Done<'a>> {
-        let waited = !turn.is_now();
+    async fn work<'a>(&self, run: &'a Run, turn: Turn, first: FirstJob) -> Vec<Done<'a>> {
         let _slot = turn.wait().await;
-        if let Some(first) = run.first_place().filter(|_| waited) {
+        if let Some(first) = run.first_place().filter(|_| first.queued) {
             self.cluster.release(first).await;
         }
         let mut done = Vec::new();
@@ -147,7 +165,10 @@ impl Executor {
             let count = places.len();
             for place in places {
                 let name = &place.task.name;
-                info!("Starting task {}/{count}: '{name}' ...", place.task_index + 1);
+                info!(
+                    "Starting task {}/{count}: '{name}' ...",
+                    place.task_index + 1
+                );
                 let task = self.task(place).await;
                 let failed = task.ending != Ending::Succeeded;
                 done.push(task);
@@ -229,7 +250,9 @@ impl Executor {
 
     fn executing(&self) -> MutexGuard<'_, HashSet<RunId>> {
         // No panic can leave the set half changed.
-        self.executing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.executing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

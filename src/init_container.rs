@@ -38,14 +38,20 @@ pub(crate) fn main(settings: InitSettings) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(run(settings)).context("cannot copy the task's files")
+    runtime
+        .block_on(run(settings))
+        .context("cannot copy the task's files")
 }
 
 pub(crate) async fn run(settings: InitSettings) -> anyhow::Result<()> {
     let name = |name: String| (!name.is_empty()).then_some(name);
     let mut fetcher = Fetcher {
-        resources: Resources::new(settings.configuration_service, settings.keptn_api_token, TIMEOUT)
-            .context("cannot make the HTTP client for CONFIGURATION_SERVICE")?,
+        resources: Resources::new(
+            settings.configuration_service,
+            settings.keptn_api_token,
+            TIMEOUT,
+        )
+        .context("cannot make the HTTP client for CONFIGURATION_SERVICE")?,
         scope: EventScope {
             project: name(settings.project),
             stage: name(settings.stage),
@@ -81,7 +87,11 @@ impl Fetcher {
             copied |= self.copy_file(&file).await?;
         }
         if !copied {
-            let EventScope { project, stage, service } = &self.scope;
+            let EventScope {
+                project,
+                stage,
+                service,
+            } = &self.scope;
             bail!(
                 "could not find file or directory `{entry}` of service `{}` in project `{}`, stage `{}`",
                 service.as_deref().unwrap_or_default(),
@@ -97,7 +107,11 @@ impl Fetcher {
             return Ok(false);
         };
         let written = self.directory.write(file, &content)?;
-        eprintln!("successfully copied file {file} to {} ({} bytes)", written.display(), content.len());
+        eprintln!(
+            "successfully copied file {file} to {} ({} bytes)",
+            written.display(),
+            content.len()
+        );
         Ok(true)
     }
 
@@ -105,11 +119,10 @@ impl Fetcher {
         match self.get(file).await {
             // Both of Keptn's services answer 500 where the name is a directory; a list tells it from a
             // service in trouble.
-            Err(FetchError::Status { status: StatusCode::INTERNAL_SERVER_ERROR, .. })
-                if self.is_directory(file).await? =>
-            {
-                Ok(None)
-            }
+            Err(FetchError::Status {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                ..
+            }) if self.is_directory(file).await? => Ok(None),
             Err(error) if is_transient(&error) => {
                 eprintln!("trying again: {error}");
                 let get = || self.get(file);
@@ -122,7 +135,13 @@ impl Fetcher {
     async fn get(&self, file: &ResourceUri) -> Result<Option<Vec<u8>>, FetchError> {
         let commit = self.commit.as_deref();
         self.resources
-            .get(&self.scope, Level::Service, file.as_str(), commit, MAX_FILE_BYTES)
+            .get(
+                &self.scope,
+                Level::Service,
+                file.as_str(),
+                commit,
+                MAX_FILE_BYTES,
+            )
             .await
     }
 

@@ -3,8 +3,8 @@
 //! Reading order: this model, [`matching`] (which actions an event asks for), [`json_path`], then
 //! [`reader`] (bytes → model, with every error at its line) over the parsers, one file a format.
 
-mod first_formats;
 pub(crate) mod fields;
+mod first_formats;
 pub(crate) mod json_path;
 pub(crate) mod matching;
 pub(crate) mod reader;

@@ -1,18 +1,18 @@
+mod admission;
 mod cli;
-mod serve;
+mod cluster;
 mod endpoint;
 mod event;
-mod admission;
+mod executor;
+mod init_container;
 mod job_config;
+mod keptn;
 mod policy;
+mod report;
 mod resolve;
 mod run;
-mod executor;
+mod serve;
 mod slots;
-mod report;
-mod cluster;
-mod keptn;
-mod init_container;
 mod telemetry;
 
 pub use cli::main;

@@ -4,10 +4,6 @@ use globset::{Glob, GlobMatcher};
 
 use crate::job_config::Task;
 
-/// Secrets with the credentials of this service: whoever may push a job/config.yaml must not be able
-/// to read Keptn's token with it.
-const OWN_SECRETS: [&str; 1] = ["job-service-keptn-secrets"];
-
 /// Images that tasks may run: globs as the original's, over the whole text of the image.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ImageAllowList {
@@ -50,6 +46,8 @@ pub(crate) struct Policy {
     pub(crate) namespace: String,
     /// The account of this service, where it runs in a cluster; no task may use it.
     pub(crate) own_service_account: Option<String>,
+    /// The Secret with Keptn's token: whoever may push a job/config.yaml must not be able to read it.
+    pub(crate) own_secret: String,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -90,7 +88,7 @@ impl Policy {
     }
 
     pub(crate) fn check_secret(&self, name: &str) -> Result<(), String> {
-        if OWN_SECRETS.contains(&name) {
+        if name == self.own_secret {
             return Err(format!(
                 "secret \"{name}\" is not allowed, it holds the credentials of this service"
             ));
@@ -109,27 +107,56 @@ mod tests {
         let rows: [(&str, &[&str], &[&str]); 7] = [
             (
                 "r2.test/other/img:*,r2.test/me/img:1.2.3",
-                &["r2.test/me/img:1.2.3", "r2.test/other/img:3", "r2.test/other/img:latest"],
-                &["any-image", "r2.test/me/img", "r2.test/me/img:1.2.5", "r2.test/me/img:latest",
-                  "r2.test/other/img"],
+                &[
+                    "r2.test/me/img:1.2.3",
+                    "r2.test/other/img:3",
+                    "r2.test/other/img:latest",
+                ],
+                &[
+                    "any-image",
+                    "r2.test/me/img",
+                    "r2.test/me/img:1.2.5",
+                    "r2.test/me/img:latest",
+                    "r2.test/other/img",
+                ],
             ),
             (
                 "r1.test/[AB]/some-image,r1.test/me/img:1.2.3",
                 &["r1.test/A/some-image", "r1.test/B/some-image"],
-                &["r1.test/A/some-image:tag", "B/some-image", "some-image:123", "me/img:1.2.3",
-                  "r2.test/me/img:1.2.3"],
+                &[
+                    "r1.test/A/some-image:tag",
+                    "B/some-image",
+                    "some-image:123",
+                    "me/img:1.2.3",
+                    "r2.test/me/img:1.2.3",
+                ],
             ),
             (
                 "r1.test/*,*[AB]/some-image*,m.test/load/k6:0.34.*",
-                &["r1.test/A/x", "r1.test/me/img:1.2.3", "B/some-image", "A/some-image:latest",
-                  "r2.test/B/some-image", "m.test/load/k6:0.34.1"],
-                &["some-image", "r2.test/A/img:1.2.3", "r2.test/me/some-image",
-                  "m.test/load/k6:0.35.0", "m.test/load/k6"],
+                &[
+                    "r1.test/A/x",
+                    "r1.test/me/img:1.2.3",
+                    "B/some-image",
+                    "A/some-image:latest",
+                    "r2.test/B/some-image",
+                    "m.test/load/k6:0.34.1",
+                ],
+                &[
+                    "some-image",
+                    "r2.test/A/img:1.2.3",
+                    "r2.test/me/some-image",
+                    "m.test/load/k6:0.35.0",
+                    "m.test/load/k6",
+                ],
             ),
             (
                 "r2.test/*,a.b.test/*,a.test:1337/*",
                 &["a.b.test/user/a", "a.test:1337/user/a"],
-                &["a.b.test:8080/user/a", "a.test:1338/user/a", "r1.test/user/a"],
+                &[
+                    "a.b.test:8080/user/a",
+                    "a.test:1338/user/a",
+                    "r1.test/user/a",
+                ],
             ),
             (
                 "r2.test/user/image@sha256*,image@sha256:a428de*",
@@ -137,7 +164,11 @@ mod tests {
                 &["user/image@sha256:a42bde", "other/abc/image@sha256:4428de"],
             ),
             ("", &["any", "<some/random/string._a-~#2ß1 dse"], &[]),
-            ("r1.test/*, r2.test, *", &["any", "<some/random/string._a-~#2ß1 dse"], &[]),
+            (
+                "r1.test/*, r2.test, *",
+                &["any", "<some/random/string._a-~#2ß1 dse"],
+                &[],
+            ),
         ];
         for (list, allowed, refused) in rows {
             let images = ImageAllowList::parse(list).unwrap();

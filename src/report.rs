@@ -98,7 +98,10 @@ fn fair_shares(reports: &[TaskReport], budget: usize) -> Vec<usize> {
             64 + log_text::json_len(&report.task) + reason
         })
         .sum::<usize>()
-        + logs.iter().map(|log| log.heading().len() + 16).sum::<usize>();
+        + logs
+            .iter()
+            .map(|log| log.heading().len() + 16)
+            .sum::<usize>();
     let mut left = budget.saturating_sub(headings);
     let needs: Vec<usize> = logs
         .iter()
@@ -170,7 +173,11 @@ mod tests {
         assert_snapshot!(message(&success, 10_000).replace('\n', "⏎"), @"Task 'a' finished successfully!⏎⏎Logs:⏎Container job of pod job-x:⏎hello⏎⏎⏎⏎⏎Task 'b' finished successfully!⏎⏎Logs:⏎⏎⏎");
         let mut bad = log("boom\n");
         bad.error = Some("Reason: Error, ExitCode: 3".into());
-        let failed = [report("c", Ending::Failed("job c failed".into()), vec![bad])];
+        let failed = [report(
+            "c",
+            Ending::Failed("job c failed".into()),
+            vec![bad],
+        )];
         assert_eq!(verdict(&failed), Verdict::Errored);
         assert_snapshot!(message(&failed, 10_000), @r"
         Task 'c' failed: job c failed
@@ -187,20 +194,34 @@ mod tests {
     fn a_long_log_leaves_the_short_ones_whole() {
         let reports = [
             report("long", Ending::Succeeded, vec![log(&"x".repeat(100_000))]),
-            report("short", Ending::Failed("why".into()), vec![log("the reason\n")]),
+            report(
+                "short",
+                Ending::Failed("why".into()),
+                vec![log("the reason\n")],
+            ),
         ];
         let message = message(&reports, 4_000);
         assert!(log_text::json_len(&message) <= 4_000, "{}", message.len());
         assert!(message.starts_with("Task 'short' failed: why"));
         assert!(message.contains("the reason"));
         assert!(message.contains("bytes left out"));
-        assert!(message.len() > 3_500, "the budget is used: {}", message.len());
+        assert!(
+            message.len() > 3_500,
+            "the budget is used: {}",
+            message.len()
+        );
     }
 
     #[test]
     fn any_number_of_tasks_fits_the_budget() {
         let reports: Vec<_> = (0..900)
-            .map(|n| report(&format!("task {n}"), Ending::Succeeded, vec![log("\u{1}\"é\n")]))
+            .map(|n| {
+                report(
+                    &format!("task {n}"),
+                    Ending::Succeeded,
+                    vec![log("\u{1}\"é\n")],
+                )
+            })
             .collect();
         assert!(log_text::json_len(&message(&reports, 5_000)) <= 5_000);
     }

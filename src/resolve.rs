@@ -74,12 +74,22 @@ pub(crate) fn resolve(
             cmd: task.cmd.clone(),
             args: task.args.clone(),
             working_dir: task.working_dir.clone(),
-            files: task.files.iter().map(|file| file.as_str().to_owned()).collect(),
+            files: task
+                .files
+                .iter()
+                .map(|file| file.as_str().to_owned())
+                .collect(),
             env,
             secrets,
-            resources: task.resources.clone().unwrap_or_else(|| defaults.resources.clone()),
+            resources: task
+                .resources
+                .clone()
+                .unwrap_or_else(|| defaults.resources.clone()),
             time_limit: time_limit(task, defaults),
-            ttl: task.ttl_seconds_after_finished.unwrap_or(DEFAULT_TTL).max(MIN_TTL),
+            ttl: task
+                .ttl_seconds_after_finished
+                .unwrap_or(DEFAULT_TTL)
+                .max(MIN_TTL),
             security_context: task.security_context.clone(),
             service_account: task
                 .service_account
@@ -103,7 +113,9 @@ pub(crate) fn resolve(
 }
 
 fn time_limit(task: &Task, defaults: &TaskDefaults) -> u32 {
-    let own = task.max_poll_duration.map_or(DEFAULT_TIME_LIMIT, Into::into);
+    let own = task
+        .max_poll_duration
+        .map_or(DEFAULT_TIME_LIMIT, Into::into);
     own.min(defaults.deadline.unwrap_or(u32::MAX))
 }
 
@@ -116,7 +128,10 @@ fn environment(
 ) -> Result<(Vec<Variable>, Vec<String>), String> {
     let mut variables: Vec<Variable> = keptn_variables(event);
     let mut secrets = Vec::new();
-    let reserved: Vec<String> = variables.iter().map(|variable| variable.name.clone()).collect();
+    let reserved: Vec<String> = variables
+        .iter()
+        .map(|variable| variable.name.clone())
+        .collect();
     for (name, source) in &task.env {
         let value = match source {
             EnvVar::Literal(text) => text.clone(),
@@ -143,7 +158,9 @@ fn environment(
             }
         };
         if value.contains('\0') {
-            return Err(format!("could not add env with name {name}: its value holds a NUL"));
+            return Err(format!(
+                "could not add env with name {name}: its value holds a NUL"
+            ));
         }
         let bytes = name.as_str().len() + 1 + value.len();
         if bytes > MAX_VARIABLE_BYTES {
@@ -169,10 +186,13 @@ fn variable(name: &EnvName, value: String) -> Variable {
 fn keptn_variables(event: &Event) -> Vec<Variable> {
     let scope = &event.envelope.scope;
     let values = [&scope.project, &scope.stage, &scope.service];
-    let scope_variables = SCOPE_VARIABLES.into_iter().zip(values).map(|(name, value)| {
-        let value = literal(value.as_deref().unwrap_or_default());
-        (name.to_owned(), value)
-    });
+    let scope_variables = SCOPE_VARIABLES
+        .into_iter()
+        .zip(values)
+        .map(|(name, value)| {
+            let value = literal(value.as_deref().unwrap_or_default());
+            (name.to_owned(), value)
+        });
     let labels: BTreeMap<String, String> = event
         .envelope
         .labels
@@ -253,7 +273,10 @@ mod tests {
             &event(data),
             0,
             &config.actions[0],
-            &Policy::default(),
+            &Policy {
+                own_secret: "job-service-keptn-secrets".into(),
+                ..Policy::default()
+            },
             &TaskDefaults::default(),
         );
         match action.work {
@@ -262,7 +285,12 @@ mod tests {
                 .env
                 .iter()
                 .map(|variable| format!("{}={}", variable.name, variable.value))
-                .chain(tasks[0].secrets.iter().map(|secret| format!("secret {secret}")))
+                .chain(
+                    tasks[0]
+                        .secrets
+                        .iter()
+                        .map(|secret| format!("secret {secret}")),
+                )
                 .collect::<Vec<_>>()
                 .join("\n"),
         }
@@ -320,10 +348,10 @@ mod tests {
         ]
         .join("\n");
         insta::assert_snapshot!(report, @r#"
-        t: could not prepare env for job job-executor-service-job-99e66fd88ace94c9cab597dd7-000-001: could not add env with name 'A', value '$.data.missing.x', valueFrom 'event': unknown key missing
-        t: could not prepare env for job job-executor-service-job-99e66fd88ace94c9cab597dd7-000-001: could not add env with name 'A', value '$.data.list[3]', valueFrom 'event': index 3 out of bounds
-        t: could not prepare env for job job-executor-service-job-99e66fd88ace94c9cab597dd7-000-001: could not add env with name A: name and value take 140002 bytes, a program cannot be started with more than 131071
-        t: could not prepare env for job job-executor-service-job-99e66fd88ace94c9cab597dd7-000-001: could not add env with name job-service-keptn-secrets, valueFrom secret: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
+        t: could not prepare env for job job-executor-service-job-99e66fd88ace94c9cab597dd-000-001: could not add env with name 'A', value '$.data.missing.x', valueFrom 'event': unknown key missing
+        t: could not prepare env for job job-executor-service-job-99e66fd88ace94c9cab597dd-000-001: could not add env with name 'A', value '$.data.list[3]', valueFrom 'event': index 3 out of bounds
+        t: could not prepare env for job job-executor-service-job-99e66fd88ace94c9cab597dd-000-001: could not add env with name A: name and value take 140002 bytes, a program cannot be started with more than 131071
+        t: could not prepare env for job job-executor-service-job-99e66fd88ace94c9cab597dd-000-001: could not add env with name job-service-keptn-secrets, valueFrom secret: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
         "#);
     }
 }

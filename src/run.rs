@@ -32,9 +32,9 @@ const MAX_INFLATED_BYTES: u64 = 8 << 20;
 pub(crate) struct RunId(String);
 
 impl RunId {
-    /// Job names leave 25 characters (see [`crate::cluster::names`]); 25 hexadecimal digits are 100
-    /// bits, so that among a million million events two with one name are not to be expected.
-    const DIGITS: usize = 25;
+    /// Job names leave 24 characters (see [`crate::cluster::names`]); 24 hexadecimal digits are 96
+    /// bits: among a million million events the chance of two with one name is one in 100,000.
+    const DIGITS: usize = 24;
 
     /// A `CloudEvent` is identified by its source and its id together (`CloudEvents` 1.0, `id`).
     pub(crate) fn of(envelope: &Envelope) -> Self {
@@ -46,10 +46,6 @@ impl RunId {
         let mut digits = hash(text.as_bytes());
         digits.truncate(Self::DIGITS);
         Self(digits)
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
     }
 }
 
@@ -95,7 +91,10 @@ pub(crate) struct RunAction {
 pub(crate) enum Work {
     Tasks(Vec<RunTask>),
     /// A task that cannot or must not run: none of the action's tasks does.
-    Refused { task: String, reason: String },
+    Refused {
+        task: String,
+        reason: String,
+    },
 }
 
 /// Everything that a Job is made of.
@@ -193,7 +192,11 @@ impl Run {
                 Work::Tasks(tasks) => tasks.as_slice(),
                 Work::Refused { .. } => &[],
             };
-            let ordinal = if tasks.is_empty() { 0 } else { ordinals.next().unwrap_or(0) };
+            let ordinal = if tasks.is_empty() {
+                0
+            } else {
+                ordinals.next().unwrap_or(0)
+            };
             let place = |(task_index, task)| Place {
                 run: self,
                 action,
@@ -207,7 +210,8 @@ impl Run {
 
     /// None where no action has a task that may run.
     pub(crate) fn first_place(&self) -> Option<Place<'_>> {
-        self.steps().find_map(|(_, places)| places.into_iter().next())
+        self.steps()
+            .find_map(|(_, places)| places.into_iter().next())
     }
 
     pub(crate) fn encode(&self) -> Result<String, RecordTooLarge> {
@@ -216,13 +220,13 @@ impl Run {
         if let Ok(json) = serde_json::to_vec(self) {
             encoder.write_all(&json).ok();
         }
-        let encoded = STANDARD_NO_PAD.encode(encoder.finish().unwrap_or_default());
-        if encoded.len() > MAX_RECORD_BYTES {
+        let record = STANDARD_NO_PAD.encode(encoder.finish().unwrap_or_default());
+        if record.len() > MAX_RECORD_BYTES {
             return Err(RecordTooLarge {
-                bytes: encoded.len(),
+                bytes: record.len(),
             });
         }
-        Ok(encoded)
+        Ok(record)
     }
 
     pub(crate) fn decode(record: &str) -> Result<Self, RecordError> {
@@ -298,9 +302,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_record_that_does_not_fit_is_refused() {
-        let noise: String = (0..6_000_u64)
-            .map(|n| hash(&n.to_le_bytes()))
-            .collect();
+        let noise: String = (0..6_000_u64).map(|n| hash(&n.to_le_bytes())).collect();
         let run = run(vec![Variable {
             name: "A".into(),
             value: noise,
@@ -327,7 +329,7 @@ pub(crate) mod tests {
             RunId::of(&other),
         ];
         for (index, id) in ids.iter().enumerate() {
-            assert_eq!(id.as_str().len(), RunId::DIGITS);
+            assert_eq!(id.to_string().len(), RunId::DIGITS);
             assert!(!ids[..index].contains(id));
         }
         assert_eq!(RunId::of(&envelope("1")), ids[0]);

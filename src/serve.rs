@@ -103,8 +103,13 @@ pub(crate) async fn run(
         },
         namespace: namespace.clone(),
         own_service_account: own_pod.service_account.clone(),
+        own_secret: settings.keptn_api_token_secret.clone(),
     };
-    let cluster = Cluster::new(client, namespace.clone(), job_settings(&settings, &own_pod, &defaults));
+    let cluster = Cluster::new(
+        client,
+        namespace.clone(),
+        job_settings(&settings, &own_pod, &defaults),
+    );
     let slots = Slots::new(settings.max_concurrent_runs as usize);
     let executor = Arc::new(Executor::new(cluster.clone(), answers, slots));
     let under_way = UnderWay::default();
@@ -117,15 +122,18 @@ pub(crate) async fn run(
         defaults,
         under_way,
     });
-    let (of_ready, stopping) = (cluster.clone(), stop.clone());
-    let ready = move || of_ready.is_synced() && !stopping.is_cancelled();
+    let (of_ready, stopping) = (Arc::clone(&executor), stop.clone());
+    let ready = move || of_ready.is_recovered() && !stopping.is_cancelled();
     let router = Endpoint::new(admission, body_limit(&settings), ready).router(&settings.rcv_path);
 
     let connections = TaskTracker::new();
     let accepting = endpoint::accept(listener, router, connections.clone(), stop.clone());
     info!(
-        port = settings.rcv_port, path = settings.rcv_path, namespace,
-        version = env!("CARGO_PKG_VERSION"), "Starting job-executor-service..."
+        port = settings.rcv_port,
+        path = settings.rcv_path,
+        namespace,
+        version = env!("CARGO_PKG_VERSION"),
+        "Starting job-executor-service..."
     );
     let recovery = async {
         cluster.synced().await;
@@ -146,7 +154,10 @@ pub(crate) async fn run(
         }
     };
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
-        warn!(seconds = DRAIN.as_secs(), "not everything ended in time, stopping all the same");
+        warn!(
+            seconds = DRAIN.as_secs(),
+            "not everything ended in time, stopping all the same"
+        );
     }
     Ok(())
 }
@@ -170,11 +181,19 @@ fn defaults(settings: &ServeSettings, own_pod: &OwnPod) -> TaskDefaults {
         },
         deadline: (settings.task_deadline_seconds > 0).then_some(settings.task_deadline_seconds),
         service_account: settings.default_job_service_account.clone(),
-        files: if image_known { Files::Available } else { Files::NoImage },
+        files: if image_known {
+            Files::Available
+        } else {
+            Files::NoImage
+        },
     }
 }
 
-fn job_settings(settings: &ServeSettings, own_pod: &OwnPod, defaults: &TaskDefaults) -> JobSettings {
+fn job_settings(
+    settings: &ServeSettings,
+    own_pod: &OwnPod,
+    defaults: &TaskDefaults,
+) -> JobSettings {
     let configuration_service = settings
         .init_container_configuration_service_api_endpoint
         .as_ref()

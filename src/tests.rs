@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -38,8 +39,9 @@ impl Transcript {
 
     /// Job names shortened to their numbers.
     fn text(&self) -> String {
-        let name = regex::Regex::new("job-executor-service-job-[0-9a-f]{25}").unwrap();
-        name.replace_all(&self.0.lock().unwrap().join("\n"), "JOB").into_owned()
+        let name = regex::Regex::new("job-executor-service-job-[0-9a-f]{24}").unwrap();
+        name.replace_all(&self.0.lock().unwrap().join("\n"), "JOB")
+            .into_owned()
     }
 }
 
@@ -50,8 +52,15 @@ struct Tester {
     address: SocketAddr,
     transcript: Transcript,
     settings: Vec<String>,
+    process: Process,
+}
+
+/// The service on threads of its own, so that its death is as sudden as a process's.
+struct Process {
+    address: SocketAddr,
     stop: CancellationToken,
     service: JoinHandle<anyhow::Result<()>>,
+    runtime: Runtime,
 }
 
 /// For everything that a scenario waits for; far more than it takes.
@@ -69,15 +78,14 @@ impl Tester {
         keptn.has("dev/svc", "job/config.yaml", config);
         let cluster = Kubernetes::new(transcript.clone());
         let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
-        let (address, stop, service) = serve(&keptn, &cluster, &settings).await;
+        let process = Process::start(&keptn, &cluster, &settings);
         Self {
             keptn,
             cluster,
-            address,
+            address: process.address,
             transcript,
             settings,
-            stop,
-            service,
+            process,
         }
     }
 
@@ -101,11 +109,11 @@ impl Tester {
     }
 
     /// Ends the process as SIGKILL does, and starts the next one over what is left.
-    async fn crashes(&mut self) {
-        self.service.abort();
-        self.cluster.forget_clients();
-        (self.address, self.stop, self.service) =
-            serve(&self.keptn, &self.cluster, &self.settings).await;
+    fn crashes(&mut self) {
+        let next = Process::start(&self.keptn, &self.cluster, &self.settings);
+        let last = std::mem::replace(&mut self.process, next);
+        last.runtime.shutdown_background();
+        self.address = self.process.address;
     }
 
     /// Waits until every Job is marked as reported, stops the service and gives the transcript.
@@ -116,37 +124,60 @@ impl Tester {
             "a Job is left over:\n{}",
             self.transcript.text()
         );
-        self.stop.cancel();
-        let ended = tokio::time::timeout(PATIENCE, self.service).await;
-        ended.expect("the service stops").expect("without a panic").expect("without an error");
+        self.process.stop.cancel();
+        let ended = tokio::time::timeout(PATIENCE, self.process.service).await;
+        ended
+            .expect("the service stops")
+            .expect("without a panic")
+            .expect("without an error");
+        self.process.runtime.shutdown_background();
         self.transcript.text()
     }
 }
 
-async fn serve(
-    keptn: &Keptn,
-    cluster: &Kubernetes,
-    settings: &[String],
-) -> (SocketAddr, CancellationToken, JoinHandle<anyhow::Result<()>>) {
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut arguments = vec![
-        format!("--configuration-service=http://{}/configuration-service", keptn.address),
-        format!("--keptn-event-endpoint=http://{}/event", keptn.address),
-        "--init-container-image=jes:test".to_owned(),
-    ];
-    arguments.extend_from_slice(settings);
-    let settings = cli::serve_settings(&arguments);
-    let stop = CancellationToken::new();
-    let service = tokio::spawn(serve::run(
-        settings,
-        cluster.client(),
-        "keptn".into(),
-        listener,
-        stop.clone(),
-    ));
-    (address, stop, service)
+impl Process {
+    fn start(keptn: &Keptn, cluster: &Kubernetes, settings: &[String]) -> Self {
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut arguments = vec![
+            format!(
+                "--configuration-service=http://{}/configuration-service",
+                keptn.address
+            ),
+            format!("--keptn-event-endpoint=http://{}/event", keptn.address),
+            "--init-container-image=jes:test".to_owned(),
+        ];
+        arguments.extend_from_slice(settings);
+        let settings = cli::serve_settings(&arguments);
+        let stop = CancellationToken::new();
+        let (cluster, stopped) = (cluster.clone(), stop.clone());
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let service = runtime.spawn(async move {
+            let listener = TcpListener::from_std(listener)?;
+            serve::run(
+                settings,
+                cluster.client(),
+                "keptn".into(),
+                listener,
+                stopped,
+            )
+            .await
+        });
+        Self {
+            address,
+            stop,
+            service,
+            runtime,
+        }
+    }
 }
 
 /// A triggered event of Keptn's task `test`.

@@ -20,8 +20,17 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// Reads the logs of all containers that ended. Init containers matter only if something went wrong,
 /// as in the original.
 pub(super) async fn read(pods: &Api<Pod>, name: &str, seen: &PodSeen) -> Vec<ContainerLog> {
-    let bad = |container: &&ContainerSeen| container.end.as_ref().is_some_and(|end| end.error().is_some());
-    let went_wrong = seen.init_containers.iter().chain(&seen.containers).any(|container| bad(&container));
+    let bad = |container: &&ContainerSeen| {
+        container
+            .end
+            .as_ref()
+            .is_some_and(|end| end.error().is_some())
+    };
+    let went_wrong = seen
+        .init_containers
+        .iter()
+        .chain(&seen.containers)
+        .any(|container| bad(&container));
     let init_containers = seen.init_containers.iter().filter(|_| went_wrong);
     let mut logs = Vec::new();
     for container in init_containers.chain(&seen.containers) {
@@ -43,7 +52,9 @@ async fn read_container(pods: &Api<Pod>, pod: &str, container: &str) -> Result<L
     loop {
         let failure = match timeout(LOG_TIMEOUT, stream(pods, pod, container)).await {
             Ok(Ok(text)) => return Ok(text),
-            Ok(Err(error)) if is_final(&error) || attempt == ATTEMPTS => return Err(error.to_string()),
+            Ok(Err(error)) if is_final(&error) || attempt == ATTEMPTS => {
+                return Err(error.to_string());
+            }
             Err(_) => return Err(format!("not read within {} s", LOG_TIMEOUT.as_secs())),
             Ok(Err(error)) => error,
         };
@@ -66,7 +77,11 @@ async fn stream(pods: &Api<Pod>, pod: &str, container: &str) -> Result<LogText, 
     let mut text = LogText::default();
     let mut chunk = vec![0; 16 << 10];
     loop {
-        match stream.read(&mut chunk).await.map_err(kube::Error::ReadEvents)? {
+        match stream
+            .read(&mut chunk)
+            .await
+            .map_err(kube::Error::ReadEvents)?
+        {
             0 => return Ok(text),
             read => text.push(&chunk[..read]),
         }

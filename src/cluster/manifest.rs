@@ -101,11 +101,23 @@ fn job_labels(place: Place<'_>, settings: &JobSettings) -> BTreeMap<String, Stri
         ("keptn.sh/context".into(), text(&run.event.keptn_context)),
         ("keptn.sh/event-id".into(), label_value(&run.event.id)),
         ("keptn.sh/commitid".into(), text(&run.event.git_commit_id)),
-        ("keptn.sh/jes-action".into(), label_value(&place.action.name)),
+        (
+            "keptn.sh/jes-action".into(),
+            label_value(&place.action.name),
+        ),
         ("keptn.sh/jes-task".into(), label_value(&place.task.name)),
-        ("keptn.sh/jes-job-confighash".into(), run.config_hash.clone()),
-        ("keptn.sh/jes-action-index".into(), place.action.index.to_string()),
-        ("keptn.sh/jes-task-index".into(), place.task_index.to_string()),
+        (
+            "keptn.sh/jes-job-confighash".into(),
+            run.config_hash.clone(),
+        ),
+        (
+            "keptn.sh/jes-action-index".into(),
+            place.action.index.to_string(),
+        ),
+        (
+            "keptn.sh/jes-task-index".into(),
+            place.task_index.to_string(),
+        ),
     ]);
     labels
 }
@@ -124,9 +136,18 @@ fn pod(place: Place<'_>, job_name: &str, settings: &JobSettings) -> PodSpec {
         command: unless_empty(&task.cmd),
         args: unless_empty(&task.args),
         working_dir: task.working_dir.clone(),
-        env: Some(task.env.iter().map(|variable| variable_of(&variable.name, variable.value.clone())).collect()),
-        env_from: (!task.secrets.is_empty())
-            .then(|| task.secrets.iter().map(|secret| secret_variables(secret)).collect()),
+        env: Some(
+            task.env
+                .iter()
+                .map(|variable| variable_of(&variable.name, variable.value.clone()))
+                .collect(),
+        ),
+        env_from: (!task.secrets.is_empty()).then(|| {
+            task.secrets
+                .iter()
+                .map(|secret| secret_variables(secret))
+                .collect()
+        }),
         resources: resources(&task.resources),
         security_context: Some(security_context(task)),
         volume_mounts: Some(vec![mount.clone()]),
@@ -134,8 +155,14 @@ fn pod(place: Place<'_>, job_name: &str, settings: &JobSettings) -> PodSpec {
     };
     PodSpec {
         restart_policy: Some("Never".into()),
-        init_containers: (!task.files.is_empty())
-            .then(|| vec![init_container(place, job_name, mount, &settings.init_container)]),
+        init_containers: (!task.files.is_empty()).then(|| {
+            vec![init_container(
+                place,
+                job_name,
+                mount,
+                &settings.init_container,
+            )]
+        }),
         containers: vec![container],
         volumes: Some(vec![Volume {
             name: VOLUME.into(),
@@ -167,13 +194,19 @@ fn init_container(
     let scope = &place.run.event.scope;
     let text = |text: &Option<String>| literal(text.as_deref().unwrap_or_default());
     let mut env = vec![
-        variable_of("CONFIGURATION_SERVICE", literal(&settings.configuration_service)),
+        variable_of(
+            "CONFIGURATION_SERVICE",
+            literal(&settings.configuration_service),
+        ),
         variable_of("KEPTN_PROJECT", text(&scope.project)),
         variable_of("KEPTN_STAGE", text(&scope.stage)),
         variable_of("KEPTN_SERVICE", text(&scope.service)),
     ];
     if place.run.event.git_commit_id.is_some() {
-        env.push(variable_of("GIT_COMMIT_ID", text(&place.run.event.git_commit_id)));
+        env.push(variable_of(
+            "GIT_COMMIT_ID",
+            text(&place.run.event.git_commit_id),
+        ));
     }
     if let Some(SecretKey { secret, key }) = &settings.token {
         env.push(EnvVar {
@@ -190,7 +223,11 @@ fn init_container(
             ..EnvVar::default()
         });
     }
-    let files = place.task.files.iter().map(|file| format!("--file=/{}", literal(file)));
+    let files = place
+        .task
+        .files
+        .iter()
+        .map(|file| format!("--file=/{}", literal(file)));
     Container {
         name: init_container_name(job_name),
         image: Some(settings.image.clone()),
@@ -233,12 +270,16 @@ fn unless_empty(words: &[String]) -> Option<Vec<String>> {
 
 fn resources(resources: &fields::Resources) -> Option<ResourceRequirements> {
     let amounts = |amounts: &Amounts| {
-        let quantities: BTreeMap<String, Quantity> = [("cpu", &amounts.cpu), ("memory", &amounts.memory)]
-            .into_iter()
-            .filter_map(|(name, amount)| {
-                Some((name.to_owned(), Quantity(amount.as_ref()?.as_str().to_owned())))
-            })
-            .collect();
+        let quantities: BTreeMap<String, Quantity> =
+            [("cpu", &amounts.cpu), ("memory", &amounts.memory)]
+                .into_iter()
+                .filter_map(|(name, amount)| {
+                    Some((
+                        name.to_owned(),
+                        Quantity(amount.as_ref()?.as_str().to_owned()),
+                    ))
+                })
+                .collect();
         (!quantities.is_empty()).then_some(quantities)
     };
     Some(ResourceRequirements {
@@ -328,7 +369,10 @@ mod tests {
             ..Policy::default()
         };
         let document = serde_json::json!({"data": {"project": "$(HOME)", "test": {"teststrategy": "functional"}}});
-        let event = Event { envelope: event, document };
+        let event = Event {
+            envelope: event,
+            document,
+        };
         let defaults = TaskDefaults::default();
         let run = Run {
             id: RunId::of(&event.envelope),

@@ -3,8 +3,8 @@
 
 use crate::run::RunId;
 
-/// 63 characters, the most for a container's name = 5 of `init-` + 25 of this prefix + 25 of the run
-/// id + 8 of `-AAA-TTT`; the container that fetches the files is named after the Job, too.
+/// 57 characters, as many as leave a Pod's name whole (63 less 6 of `-xxxxx`) = 25 of this prefix + 24
+/// of the run id + 8 of `-AAA-TTT`.
 const PREFIX: &str = "job-executor-service-job-";
 
 /// As the original numbered them: actions from 0, tasks from 1. `task` is from 0 here.
@@ -70,7 +70,8 @@ mod tests {
     fn names_leave_room_for_the_init_container() {
         for id in ["1", "UPPER_case", &"long".repeat(100)] {
             let name = job_name(&RunId::of(&envelope(id)), 998, 998);
-            assert!(name.len() + "init-".len() <= 63, "{name}");
+            assert_eq!(name.len(), 57, "{name}");
+            assert!(init_container_name(&name).len() <= 63);
         }
         let id = RunId::of(&envelope("1"));
         assert_ne!(job_name(&id, 0, 11), job_name(&id, 1, 1));

@@ -71,8 +71,13 @@ pub(crate) struct TaskEnd {
 impl JobSeen {
     pub(crate) fn of(job: &Job) -> Self {
         let status = job.status.as_ref();
-        let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-        for condition in conditions.iter().filter(|condition| condition.status == "True") {
+        let conditions = status
+            .and_then(|status| status.conditions.as_deref())
+            .unwrap_or_default();
+        for condition in conditions
+            .iter()
+            .filter(|condition| condition.status == "True")
+        {
             match condition.type_.as_str() {
                 "Complete" | "SuccessCriteriaMet" => return Self::Complete,
                 // FailureTarget comes first, while the Pods are still being ended.
@@ -127,7 +132,10 @@ impl PodSeen {
 
 impl ContainerSeen {
     fn of(status: &ContainerStatus) -> Self {
-        let terminated = status.state.as_ref().and_then(|state| state.terminated.as_ref());
+        let terminated = status
+            .state
+            .as_ref()
+            .and_then(|state| state.terminated.as_ref());
         Self {
             name: status.name.clone(),
             end: terminated.map(ContainerEnd::of),
@@ -140,7 +148,10 @@ impl ContainerEnd {
         Self {
             exit_code: terminated.exit_code,
             reason: terminated.reason.clone().unwrap_or_default(),
-            message: terminated.message.clone().filter(|message| !message.is_empty()),
+            message: terminated
+                .message
+                .clone()
+                .filter(|message| !message.is_empty()),
             started: terminated.started_at.as_ref().map(|time| time.0),
             finished: terminated.finished_at.as_ref().map(|time| time.0),
         }
@@ -241,8 +252,14 @@ mod tests {
         let pods = pod.into_iter().map(|pod| ("j-x".to_owned(), pod)).collect();
         match (Seen { job, pods }).end("j", 30) {
             None => "goes on".into(),
-            Some(TaskEnd { ending: Ending::Succeeded, .. }) => "succeeded".into(),
-            Some(TaskEnd { ending: Ending::Failed(reason), .. }) => reason,
+            Some(TaskEnd {
+                ending: Ending::Succeeded,
+                ..
+            }) => "succeeded".into(),
+            Some(TaskEnd {
+                ending: Ending::Failed(reason),
+                ..
+            }) => reason,
         }
     }
 
@@ -275,8 +292,14 @@ mod tests {
             end(running(), Some(pod(EVICTED))),
             end(condition("Suspended", "x"), None),
             end(condition("Complete", "x"), None),
-            end(condition("FailureTarget", "DeadlineExceeded"), Some(pod(KILLED))),
-            end(condition("Failed", "BackoffLimitExceeded"), Some(pod(EVICTED))),
+            end(
+                condition("FailureTarget", "DeadlineExceeded"),
+                Some(pod(KILLED)),
+            ),
+            end(
+                condition("Failed", "BackoffLimitExceeded"),
+                Some(pod(EVICTED)),
+            ),
             end(JobSeen::Gone, Some(pod(KILLED))),
             end(JobSeen::Gone, Some(pod(DONE))),
         ];

@@ -37,9 +37,14 @@ impl OwnPod {
         let Some(spec) = &pod.spec else {
             return Self::default();
         };
-        let named = spec.containers.iter().find(|container| container.name == CONTAINER);
+        let named = spec
+            .containers
+            .iter()
+            .find(|container| container.name == CONTAINER);
         Self {
-            image: named.or(spec.containers.first()).and_then(|container| container.image.clone()),
+            image: named
+                .or(spec.containers.first())
+                .and_then(|container| container.image.clone()),
             service_account: spec.service_account_name.clone(),
         }
     }

@@ -41,11 +41,11 @@ impl Watch {
     /// Returns when all that is in the cluster has been seen once.
     pub(crate) async fn synced(&self) {
         // The sender lives as long as `self`.
-        self.synced.subscribe().wait_for(|synced| *synced).await.ok();
-    }
-
-    pub(crate) fn is_synced(&self) -> bool {
-        *self.synced.borrow()
+        self.synced
+            .subscribe()
+            .wait_for(|synced| *synced)
+            .await
+            .ok();
     }
 
     /// From now on the Job of this name is followed, seen or not.
@@ -158,7 +158,11 @@ impl Watch {
         }
         let last = JobSeen::of(job);
         self.change(&job.name_any(), |seen| {
-            seen.job = if last == JobSeen::Running { JobSeen::Gone } else { last };
+            seen.job = if last == JobSeen::Running {
+                JobSeen::Gone
+            } else {
+                last
+            };
         });
     }
 

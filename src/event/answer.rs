@@ -62,7 +62,7 @@ pub(crate) fn finished(
     answer.data.insert("result".into(), result.into());
     answer.data.insert("message".into(), message.into());
     if let Some(TimeFrame { start, end }) = frame
-        && envelope.event_type.as_str() == "sh.keptn.event.test.triggered"
+        && envelope.event_type.task() == Some("test")
     {
         let seconds = |time: Timestamp| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         answer.data.insert(
@@ -214,7 +214,10 @@ mod tests {
         let id = |answer: &Answer| answer.id;
         assert_eq!(
             id(&started(&envelope, now)),
-            id(&started(&envelope, now + jiff::SignedDuration::from_secs(1)))
+            id(&started(
+                &envelope,
+                now + jiff::SignedDuration::from_secs(1)
+            ))
         );
         assert_ne!(
             id(&started(&envelope, now)),

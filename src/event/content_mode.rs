@@ -192,6 +192,13 @@ fn event(mut attributes: Map<String, Value>) -> Result<Event, InvalidEvent> {
             )));
         }
     }
+    if let Some(Value::String(time)) = attributes.get("time")
+        && time.parse::<jiff::Timestamp>().is_err()
+    {
+        return Err(InvalidEvent::new(format!(
+            "attribute `time` is \"{time}\", expected RFC 3339 such as \"2021-05-01T10:00:00Z\""
+        )));
+    }
     let judged: Map<String, Value> = attributes
         .iter()
         .filter(|(name, _)| !matches!(name.as_str(), "data" | "datacontenttype" | "dataschema"))
@@ -255,7 +262,11 @@ mod tests {
 
     #[test]
     fn the_event_of_the_first_readme_is_read() {
-        let event = one(STRUCTURED, include_str!("../tests/events/first-readme.json")).unwrap();
+        let event = one(
+            STRUCTURED,
+            include_str!("../tests/events/first-readme.json"),
+        )
+        .unwrap();
         assert_snapshot!(serde_json::to_string(&event.envelope).unwrap(), @r#"{"id":"c4d3a334-6cb9-4e8c-a372-7e0b45942f53","source":"source-service","type":"sh.keptn.event.test.triggered","shkeptncontext":"a3e5f16d-8888-4720-82c7-6995062905c1-xyz","scope":{"project":"sockshop","stage":"dev","service":"carts"},"labels":{}}"#);
         assert_eq!(event.document["contenttype"], "application/json");
     }
@@ -276,11 +287,7 @@ mod tests {
         ] {
             let event = one(STRUCTURED, text).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert!(event.envelope.event_type.is_triggered(), "{name}");
-            assert_eq!(
-                event.envelope.scope.stage.as_deref(),
-                Some("dev"),
-                "{name}"
-            );
+            assert_eq!(event.envelope.scope.stage.as_deref(), Some("dev"), "{name}");
         }
     }
 
@@ -320,7 +327,11 @@ mod tests {
 
     #[test]
     fn json_data_is_read_whatever_its_content_type_says() {
-        for content_type in ["text/plain", "Application/JSON", "application/vnd.x+json; a=b"] {
+        for content_type in [
+            "text/plain",
+            "Application/JSON",
+            "application/vnd.x+json; a=b",
+        ] {
             let body = json!({"specversion": "1.0", "id": "1", "source": "s", "type": "t",
                 "datacontenttype": content_type, "data": {"project": "p"}});
             let event = one(STRUCTURED, &body.to_string()).unwrap();
@@ -386,7 +397,7 @@ mod tests {
         specversion "0.3" is not supported, expected "1.0"
         attribute `id` is empty, a CloudEvent needs a value there
         attribute `type` is 5, expected a string
-        invalid attribute: premature end of input
+        attribute `time` is "yesterday", expected RFC 3339 such as "2021-05-01T10:00:00Z"
         attribute `ext` is an object, expected a string, a boolean or an integer
         attribute `ext` is a number that is no 64-bit integer, expected a string, a boolean or an integer
         `data.project` is 5, expected a string

@@ -34,14 +34,25 @@ impl Directory {
             path.push(segment);
             if segments.peek().is_some() {
                 directory(&path).with_context(|| {
-                    format!("could not create directory {} for file {file}", path.display())
+                    format!(
+                        "could not create directory {} for file {file}",
+                        path.display()
+                    )
                 })?;
             }
         }
-        let mode = if content.starts_with(b"#!") { SCRIPT_MODE } else { FILE_MODE };
+        let mode = if content.starts_with(b"#!") {
+            SCRIPT_MODE
+        } else {
+            FILE_MODE
+        };
         // Never through a link: what is there is replaced, not followed.
-        if path.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir()) {
-            fs::remove_file(&path).with_context(|| format!("could not replace {}", path.display()))?;
+        if path
+            .symlink_metadata()
+            .is_ok_and(|metadata| !metadata.is_dir())
+        {
+            fs::remove_file(&path)
+                .with_context(|| format!("could not replace {}", path.display()))?;
         }
         let mut out = OpenOptions::new()
             .write(true)
@@ -82,7 +93,9 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let directory = Directory::open(temporary.path()).unwrap();
         let write = |name: &str, content: &[u8]| {
-            directory.write(&ResourceUri::parse(name).unwrap(), content).unwrap()
+            directory
+                .write(&ResourceUri::parse(name).unwrap(), content)
+                .unwrap()
         };
         let plain = write("a/b/c.bin", &[0, 255]);
         assert_eq!(fs::read(&plain).unwrap(), [0, 255]);

@@ -90,7 +90,9 @@ impl ResourceUri {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let relative = text.trim_matches('/');
         if text.is_empty() {
-            return Err("empty path, expected a file or directory such as `locust/basic.py`".into());
+            return Err(
+                "empty path, expected a file or directory such as `locust/basic.py`".into(),
+            );
         }
         if relative.chars().any(char::is_control) {
             return Err(format!("path {text:?} holds control characters"));
@@ -115,7 +117,10 @@ from_text!(ResourceUri);
 fn fully_decoded(path: &str) -> String {
     let mut text = path.to_ascii_lowercase();
     loop {
-        let decoded = text.replace("%25", "%").replace("%2e", ".").replace("%2f", "/");
+        let decoded = text
+            .replace("%25", "%")
+            .replace("%2e", ".")
+            .replace("%2f", "/");
         if decoded == text {
             return text;
         }
@@ -131,7 +136,10 @@ pub(crate) struct EnvName(String);
 impl EnvName {
     fn parse(text: &str) -> Result<Self, String> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-        let starts = text.bytes().next().is_some_and(|first| !first.is_ascii_digit());
+        let starts = text
+            .bytes()
+            .next()
+            .is_some_and(|first| !first.is_ascii_digit());
         if starts && text.bytes().all(allowed) {
             return Ok(Self(text.to_owned()));
         }
@@ -156,8 +164,12 @@ pub(crate) struct ObjectName(String);
 impl ObjectName {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let label = |part: &str| {
-            let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-            !part.is_empty() && part.bytes().all(inner) && !part.starts_with('-') && !part.ends_with('-')
+            let inner =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            !part.is_empty()
+                && part.bytes().all(inner)
+                && !part.starts_with('-')
+                && !part.ends_with('-')
         };
         if text.len() <= 253 && text.split('.').all(label) {
             return Ok(Self(text.to_owned()));
@@ -253,7 +265,9 @@ fn unless_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Qua
     match Option::<String>::deserialize(deserializer)? {
         None => Ok(None),
         Some(text) if text.is_empty() => Ok(None),
-        Some(text) => Quantity::parse(&text).map(Some).map_err(serde::de::Error::custom),
+        Some(text) => Quantity::parse(&text)
+            .map(Some)
+            .map_err(serde::de::Error::custom),
     }
 }
 
@@ -347,8 +361,18 @@ mod tests {
             assert_eq!(ResourceUri::parse(text).unwrap().as_str(), uri, "{text}");
         }
         for text in [
-            "", "..", "../x", "a/../b", "a/./b", "a//b", "/../etc", "%2e%2e/x", "a/%252E%252e/b",
-            "..%2fx", "a\\..\\b", "a\0b",
+            "",
+            "..",
+            "../x",
+            "a/../b",
+            "a/./b",
+            "a//b",
+            "/../etc",
+            "%2e%2e/x",
+            "a/%252E%252e/b",
+            "..%2fx",
+            "a\\..\\b",
+            "a\0b",
         ] {
             assert!(ResourceUri::parse(text).is_err(), "{text:?}");
         }

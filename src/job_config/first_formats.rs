@@ -5,7 +5,9 @@
 
 use serde::Deserialize;
 
-use super::fields::{EnvName, EnvVar, Property, Render, ResourceUri, SecurityContext, TypePattern, or_default};
+use super::fields::{
+    EnvName, EnvVar, Property, Render, ResourceUri, SecurityContext, TypePattern, or_default,
+};
 use super::json_path::JsonPath;
 use super::{Action, EventMatcher, EventPattern, JobConfig, JsonPathFilter, Root, Task};
 
@@ -145,8 +147,7 @@ impl TaskEntry {
 
 /// Splits a command line as a shell would; where quotes do not close, at blanks as the original did.
 pub(super) fn words(cmd: &str) -> Vec<String> {
-    shell_words::split(cmd)
-        .unwrap_or_else(|_| cmd.split_whitespace().map(str::to_owned).collect())
+    shell_words::split(cmd).unwrap_or_else(|_| cmd.split_whitespace().map(str::to_owned).collect())
 }
 
 impl From<Config> for JobConfig {
@@ -164,8 +165,14 @@ mod tests {
     #[test]
     fn a_command_line_is_split_as_a_shell_splits_words() {
         for (cmd, expected) in [
-            ("locust -f /keptn/a.py", &["locust", "-f", "/keptn/a.py"][..]),
-            ("sh -c 'echo \"a b\"; exit 1'", &["sh", "-c", "echo \"a b\"; exit 1"]),
+            (
+                "locust -f /keptn/a.py",
+                &["locust", "-f", "/keptn/a.py"][..],
+            ),
+            (
+                "sh -c 'echo \"a b\"; exit 1'",
+                &["sh", "-c", "echo \"a b\"; exit 1"],
+            ),
             ("  a   b ", &["a", "b"]),
             ("echo it's", &["echo", "it's"]),
             ("", &[]),

@@ -96,9 +96,7 @@ impl JsonPath {
     fn missing(&self, root: &Value) -> NotFound {
         let segments = &self.query.segments;
         let reached = (0..segments.len())
-            .find(|&index| {
-                evaluate(&JpQuery::new(segments[..=index].to_vec()), root).is_empty()
-            })
+            .find(|&index| evaluate(&JpQuery::new(segments[..=index].to_vec()), root).is_empty())
             .unwrap_or_default();
         NotFound(match segments.get(reached) {
             Some(Segment::Selector(Selector::Index(index))) => {
@@ -114,7 +112,12 @@ impl JsonPath {
 
 fn evaluate<'a>(query: &JpQuery, root: &'a Value) -> Vec<&'a Value> {
     js_path_process(query, root)
-        .map(|found| found.into_iter().map(jsonpath_rust::query::QueryRef::val).collect())
+        .map(|found| {
+            found
+                .into_iter()
+                .map(jsonpath_rust::query::QueryRef::val)
+                .collect()
+        })
         .unwrap_or_default()
 }
 

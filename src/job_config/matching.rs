@@ -22,7 +22,10 @@ impl JobConfig {
 impl EventMatcher {
     fn holds(&self, event: &Event) -> bool {
         self.event_type.matches(event.envelope.event_type.as_str())
-            && self.filter.as_ref().is_none_or(|filter| filter.holds(event))
+            && self
+                .filter
+                .as_ref()
+                .is_none_or(|filter| filter.holds(event))
     }
 }
 
@@ -74,7 +77,10 @@ mod tests {
 
     fn event(event_type: &str, data: &Value) -> Event {
         let mut headers = http::HeaderMap::new();
-        headers.insert("content-type", "application/cloudevents+json".parse().unwrap());
+        headers.insert(
+            "content-type",
+            "application/cloudevents+json".parse().unwrap(),
+        );
         let body = json!({"specversion": "1.0", "id": "1", "source": "s", "type": event_type,
             "shkeptncontext": "c", "triggeredid": "t", "data": data});
         let events =
@@ -154,7 +160,11 @@ actions:
                 "apiVersion: v2\nactions: [{{name: a, events: [{{name: t, jsonpath: \
                  {{property: '{path}', match: {expected}}}}}]}}]"
             );
-            assert_eq!(!names(&config, &event).is_empty(), matches, "{path} {expected}");
+            assert_eq!(
+                !names(&config, &event).is_empty(),
+                matches,
+                "{path} {expected}"
+            );
         }
     }
 }

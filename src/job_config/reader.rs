@@ -78,11 +78,15 @@ pub(crate) fn read(bytes: &[u8]) -> Result<ReadConfig, ConfigError> {
         )));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = bytes[..error.valid_up_to()].split(|&byte| byte == b'\n').count();
+        let line = bytes[..error.valid_up_to()]
+            .split(|&byte| byte == b'\n')
+            .count();
         whole(format!("line {line} is not UTF-8 text"))
     })?;
     if text.trim().is_empty() {
-        return Err(whole("the file is empty, expected at least `actions`".into()));
+        return Err(whole(
+            "the file is empty, expected at least `actions`".into(),
+        ));
     }
     let (version, _): (Version, _) = parse(text, DuplicateKeyPolicy::LastWins)?;
     let (config, unknown): (JobConfig, Vec<String>) = match version.api_version.as_deref() {
@@ -216,7 +220,11 @@ fn bracketed(path: &str) -> String {
 fn readable(path: &str) -> String {
     let path = path.strip_suffix(".?").unwrap_or(path);
     let path = path.strip_prefix("?").unwrap_or(path);
-    if path == "." { String::new() } else { path.to_owned() }
+    if path == "." {
+        String::new()
+    } else {
+        path.to_owned()
+    }
 }
 
 /// The reader's texts, without its own advice to programmers.
@@ -224,13 +232,18 @@ fn reworded(error: &serde_saphyr::Error, path: &str) -> String {
     use serde_saphyr::Error;
 
     let text = error.to_string();
-    let text = text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]);
+    let text = text
+        .rfind(" at line ")
+        .map_or(text.as_str(), |end| &text[..end]);
     if let Some(rest) = text.strip_prefix("duplicate mapping key: ") {
         let key = rest.split(',').next().unwrap_or(rest);
         return format!("duplicate key `{key}`, expected each key once");
     }
     if let Some((found, allowed)) = text.split_once(", expected one of ") {
-        let allowed: Vec<String> = allowed.split(", ").map(|name| format!("`{}`", name.trim_matches('`'))).collect();
+        let allowed: Vec<String> = allowed
+            .split(", ")
+            .map(|name| format!("`{}`", name.trim_matches('`')))
+            .collect();
         return format!("{found}, expected one of {}", allowed.join(", "));
     }
     if matches!(error, Error::MultipleDocuments { .. }) || text.contains("breached: Documents") {

@@ -15,7 +15,11 @@ use super::json_path::JsonPath;
 use super::{Action, EventMatcher, EventPattern, JobConfig, JsonPathFilter, Root, Task};
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", bound = "T: Deserialize<'de>")]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    bound = "T: Deserialize<'de>"
+)]
 pub(super) struct Config<T> {
     #[serde(rename = "apiVersion")]
     _api_version: String,
@@ -160,7 +164,13 @@ impl TryFrom<EnvFieldsV1> for EnvEntryV1 {
                 render: Render::Plain,
             },
             Some("secret") => EnvVar::Secret(ObjectName::parse(fields.name.as_str())?),
-            other => return Err(unknown_value_from(&fields.name, other, "`event` or `secret`")),
+            other => {
+                return Err(unknown_value_from(
+                    &fields.name,
+                    other,
+                    "`event` or `secret`",
+                ));
+            }
         };
         Ok(Self(fields.name, value))
     }
@@ -170,7 +180,12 @@ impl TryFrom<EnvFieldsV2> for EnvEntryV2 {
     type Error = String;
 
     fn try_from(fields: EnvFieldsV2) -> Result<Self, String> {
-        let render = match fields.render.as_deref().map(str::to_ascii_lowercase).as_deref() {
+        let render = match fields
+            .render
+            .as_deref()
+            .map(str::to_ascii_lowercase)
+            .as_deref()
+        {
             None | Some("") => Render::Plain,
             Some("json") => Render::Json,
             Some("yaml") => Render::Yaml,
@@ -221,7 +236,11 @@ impl From<TaskV1> for Task {
             args: Vec::new(),
             working_dir: None,
             files: task.files,
-            env: task.env.into_iter().map(|entry| (entry.0, entry.1)).collect(),
+            env: task
+                .env
+                .into_iter()
+                .map(|entry| (entry.0, entry.1))
+                .collect(),
             resources: task.resources,
             max_poll_duration: None,
             namespace: None,
@@ -243,7 +262,11 @@ impl From<TaskV2> for Task {
             args: task.args,
             working_dir: task.working_dir.filter(|directory| !directory.is_empty()),
             files: task.files,
-            env: task.env.into_iter().map(|entry| (entry.0, entry.1)).collect(),
+            env: task
+                .env
+                .into_iter()
+                .map(|entry| (entry.0, entry.1))
+                .collect(),
             resources: task.resources,
             max_poll_duration: task.max_poll_duration,
             namespace: task.namespace,

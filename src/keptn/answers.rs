@@ -86,7 +86,9 @@ impl Answers {
                 }
                 Err(Refusal::Size(reason)) => {
                     warn!(
-                        event.r#type = event_type, bytes, reason,
+                        event.r#type = event_type,
+                        bytes,
+                        reason,
                         "Keptn's distributor refused an event that may be too large, trying a shorter \
                          message"
                     );
@@ -95,7 +97,9 @@ impl Answers {
                     continue;
                 }
                 Err(Refusal::Other(reason)) => warn!(
-                    event.r#type = event_type, reason, retry_in_ms = pause.as_millis(),
+                    event.r#type = event_type,
+                    reason,
+                    retry_in_ms = pause.as_millis(),
                     "the event could not be sent to Keptn"
                 ),
             }

@@ -154,7 +154,9 @@ impl Resources {
                 })?;
             let entries = body.resources.into_iter();
             names.extend(entries.map(|entry| entry.uri.trim_start_matches('/').to_owned()));
-            let next = body.next_page_key.filter(|key| !key.is_empty() && key != "0");
+            let next = body
+                .next_page_key
+                .filter(|key| !key.is_empty() && key != "0");
             if next.is_none() || next == page || names.len() > MAX_LISTED {
                 return Ok(names);
             }
@@ -223,12 +225,21 @@ async fn beginning(mut response: Response) -> String {
 /// None if the event does not say enough for that level.
 fn path(scope: &EventScope, level: Level) -> Option<String> {
     let project = format!("/v1/project/{}", encoded(scope.project.as_deref()?));
-    let stage = || Some(format!("{project}/stage/{}", encoded(scope.stage.as_deref()?)));
+    let stage = || {
+        Some(format!(
+            "{project}/stage/{}",
+            encoded(scope.stage.as_deref()?)
+        ))
+    };
     let place = match level {
         Level::Project => project.clone(),
         Level::Stage => stage()?,
         Level::Service => {
-            format!("{}/service/{}", stage()?, encoded(scope.service.as_deref()?))
+            format!(
+                "{}/service/{}",
+                stage()?,
+                encoded(scope.service.as_deref()?)
+            )
         }
     };
     Some(format!("{place}/resource"))
@@ -244,17 +255,18 @@ fn encoded_twice(uri: &str) -> String {
 fn encoded(text: &str) -> String {
     use std::fmt::Write;
 
-    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                out.push(char::from(byte));
+    text.bytes()
+        .fold(String::with_capacity(text.len()), |mut out, byte| {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    out.push(char::from(byte));
+                }
+                other => {
+                    write!(out, "%{other:02X}").ok();
+                }
             }
-            other => {
-                write!(out, "%{other:02X}").ok();
-            }
-        }
-        out
-    })
+            out
+        })
 }
 
 #[cfg(test)]
@@ -282,7 +294,13 @@ mod tests {
             service: None,
         };
         assert_eq!(path(&scope, Level::Service), None);
-        assert_eq!(path(&scope, Level::Stage).as_deref(), Some("/v1/project/p%20q/stage/dev/resource"));
-        assert_eq!(path(&scope, Level::Project).as_deref(), Some("/v1/project/p%20q/resource"));
+        assert_eq!(
+            path(&scope, Level::Stage).as_deref(),
+            Some("/v1/project/p%20q/stage/dev/resource")
+        );
+        assert_eq!(
+            path(&scope, Level::Project).as_deref(),
+            Some("/v1/project/p%20q/resource")
+        );
     }
 }

@@ -33,7 +33,10 @@ impl LogText {
         let (head, tail) = bytes.split_at(room.min(bytes.len()));
         self.head.extend_from_slice(head);
         self.tail.extend(tail);
-        let excess = self.tail.len().saturating_sub(CAPACITY - CAPACITY / HEAD_SHARE);
+        let excess = self
+            .tail
+            .len()
+            .saturating_sub(CAPACITY - CAPACITY / HEAD_SHARE);
         self.tail.drain(..excess);
         self.dropped += excess as u64;
     }
@@ -44,7 +47,12 @@ impl LogText {
 
     /// Bytes that JSON needs for all that is kept.
     pub(crate) fn json_len(&self) -> usize {
-        json_len(&self.whole()) + if self.dropped > 0 { marker(self.dropped).len() + 2 } else { 0 }
+        json_len(&self.whole())
+            + if self.dropped > 0 {
+                marker(self.dropped).len() + 2
+            } else {
+                0
+            }
     }
 
     fn whole(&self) -> String {
@@ -83,7 +91,11 @@ fn cut(head: &str, tail: &str, dropped: u64, budget: usize) -> String {
     let first = prefix(head, room / HEAD_SHARE);
     let last = suffix(tail, room - json_len(first));
     let kept = first.len() + last.len();
-    let all = if dropped == 0 { head.len() } else { head.len() + tail.len() };
+    let all = if dropped == 0 {
+        head.len()
+    } else {
+        head.len() + tail.len()
+    };
     let left_out = dropped + all.saturating_sub(kept) as u64;
     format!("{first}{}{last}", marker(left_out))
 }

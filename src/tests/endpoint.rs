@@ -22,7 +22,10 @@ async fn raw(address: SocketAddr, request: &str) -> String {
 }
 
 fn with_body(head: &str, body: &str) -> String {
-    format!("{head}\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "{head}\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 const STRUCTURED: &str = "POST / HTTP/1.1\r\nContent-Type: application/cloudevents+json";
@@ -43,7 +46,11 @@ async fn each_request_gets_the_answer_that_fits_it() {
         raw(to, &with_body(STRUCTURED, "")).await,
         raw(to, &with_body(STRUCTURED, &large)).await,
         raw(to, &chunked).await,
-        raw(to, &with_body("POST / HTTP/1.1\r\nContent-Type: text/plain", &event)).await,
+        raw(
+            to,
+            &with_body("POST / HTTP/1.1\r\nContent-Type: text/plain", &event),
+        )
+        .await,
         raw(to, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await,
         raw(to, "PUT /any HTTP/1.1\r\nHost: x\r\n\r\n").await,
         raw(to, "POST /livez HTTP/1.1\r\nHost: x\r\n\r\n").await,
@@ -77,7 +84,11 @@ async fn a_path_other_than_the_configured_one_is_not_found() {
     let other = raw(service.address, &with_body(STRUCTURED, "{}")).await;
     assert!(other.starts_with("HTTP/1.1 404"), "{other}");
     let head = STRUCTURED.replace("POST /", "POST /events");
-    let right = raw(service.address, &with_body(&head, &triggered("1").to_string())).await;
+    let right = raw(
+        service.address,
+        &with_body(&head, &triggered("1").to_string()),
+    )
+    .await;
     assert!(right.starts_with("HTTP/1.1 202"), "{right}");
     service.answers(2).await;
     service.finish().await;

@@ -12,7 +12,10 @@ async fn a_broken_config_is_answered_with_its_mistake() {
     let (status, reason) = service.receives_triggered().await;
     assert_eq!(status, 202);
     assert_snapshot!(reason, @"answered as errored: job/config.yaml:3:5: actions[0].evnts: unknown field `evnts`, expected one of `name`, `silent`, `events`, `tasks`");
-    assert_eq!(service.receives_triggered().await.1, "the event was seen before");
+    assert_eq!(
+        service.receives_triggered().await.1,
+        "the event was seen before"
+    );
     assert_snapshot!(service.finish().await, @"
     event sh.keptn.event.test.started
     event sh.keptn.event.test.finished errored fail: job/config.yaml:3:5: actions[0].evnts: unknown field `evnts`, expected one of `name`, `silent`, `events`, `tasks`
@@ -62,10 +65,16 @@ async fn a_run_of_which_nothing_can_run_is_answered_at_once() {
 async fn a_job_that_the_api_refuses_is_answered_with_its_words() {
     let tasks = [task("first"), task("second")].concat();
     let service = Tester::start(&config(&tasks)).await;
-    service.cluster.task("second").is_refused(403, "exceeded quota: pods");
+    service
+        .cluster
+        .task("second")
+        .is_refused(403, "exceeded quota: pods");
     service.receives_triggered().await;
     service.answers(2).await;
-    service.cluster.task("first").is_refused(422, "spec is invalid");
+    service
+        .cluster
+        .task("first")
+        .is_refused(422, "spec is invalid");
     service.receives(&triggered("event-2")).await;
     assert_snapshot!(service.finish().await, @"
     job created: first JOB-000-001
@@ -79,7 +88,10 @@ async fn a_job_that_the_api_refuses_is_answered_with_its_words() {
 #[tokio::test]
 async fn a_failing_init_container_is_told_with_its_log() {
     let service = Tester::start(&config("      - {name: t, image: i, files: [a]}\n")).await;
-    service.cluster.task("t").fails_in_its_init_container("could not find a\n");
+    service
+        .cluster
+        .task("t")
+        .fails_in_its_init_container("could not find a\n");
     service.receives_triggered().await;
     service.answers(2).await;
     assert_snapshot!(service.finish().await, @"
@@ -91,11 +103,17 @@ async fn a_failing_init_container_is_told_with_its_log() {
 
 #[tokio::test]
 async fn a_task_over_its_time_limit_is_told_with_what_changes_it() {
-    let service = Tester::start(&config("      - {name: t, image: i, maxPollDuration: 30}\n")).await;
+    let service = Tester::start(&config(
+        "      - {name: t, image: i, maxPollDuration: 30}\n",
+    ))
+    .await;
     service.cluster.task("t").misses_its_deadline();
     service.receives_triggered().await;
     service.answers(2).await;
-    assert_eq!(service.cluster.jobs()[0]["spec"]["activeDeadlineSeconds"], 30);
+    assert_eq!(
+        service.cluster.jobs()[0]["spec"]["activeDeadlineSeconds"],
+        30
+    );
     assert_snapshot!(service.finish().await, @"
     job created: t JOB-000-001
     event sh.keptn.event.test.started
@@ -121,7 +139,9 @@ async fn a_job_deleted_by_someone_ends_as_errored() {
 #[tokio::test]
 async fn trouble_of_the_configuration_service_is_not_taken_as_no_config() {
     let service = Tester::start(&config(&task("t"))).await;
-    service.keptn.has("", "job/config.yaml", config(&task("wrong")));
+    service
+        .keptn
+        .has("", "job/config.yaml", config(&task("wrong")));
     service.keptn.answers_resources_with(&[500, 503, 401]);
     assert_eq!(service.receives_triggered().await.0, 202);
     service.answers(2).await;
@@ -135,8 +155,10 @@ async fn trouble_of_the_configuration_service_is_not_taken_as_no_config() {
 #[tokio::test]
 async fn trouble_of_the_api_server_is_waited_out() {
     let service = Tester::start(&config(&[task("first"), task("second")].concat())).await;
-    service.cluster.answers_with(Method::POST, &[500, 503, 429]);
-    service.cluster.answers_with(Method::PATCH, &[500]);
+    service
+        .cluster
+        .answers_with(&Method::POST, &[500, 503, 429]);
+    service.cluster.answers_with(&Method::PATCH, &[500]);
     service.receives_triggered().await;
     service.answers(2).await;
     assert_snapshot!(service.finish().await, @"
@@ -187,7 +209,10 @@ async fn an_answer_refused_for_its_size_is_sent_shorter() {
     let events = service.keptn.events();
     let message = events[1]["data"]["message"].as_str().unwrap();
     assert!(message.starts_with("Task 't' finished successfully!\n\nLogs:\n"));
-    assert!(message.contains("line 0\n") && message.contains("line 19999\n"), "{message}");
+    assert!(
+        message.contains("line 0\n") && message.contains("line 19999\n"),
+        "{message}"
+    );
     assert!(message.contains("bytes left out"));
     service.finish().await;
 }
@@ -196,7 +221,10 @@ async fn an_answer_refused_for_its_size_is_sent_shorter() {
 async fn a_long_log_fits_the_limit_at_the_first_try() {
     let service = Tester::with(&config(&task("t")), &["--max-answer-bytes=20000"]).await;
     service.keptn.refuses_events_above(20_000);
-    service.cluster.task("t").prints(&"\u{1b}[0m\"é\"\n".repeat(20_000));
+    service
+        .cluster
+        .task("t")
+        .prints(&"\u{1b}[0m\"é\"\n".repeat(20_000));
     service.receives_triggered().await;
     service.answers(2).await;
     let finished: Value = service.keptn.events()[1].clone();

@@ -11,11 +11,23 @@ use crate::cli;
 use crate::init_container;
 
 async fn keptn() -> Keptn {
-    rustls::crypto::ring::default_provider().install_default().ok();
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
     let keptn = Keptn::start("127.0.0.1:0", Transcript::default()).await;
     for name in [
-        "job/config.yaml", "locust/basic.py", "locust/import.py", "locust/deep/er/x.txt", "helm/values.yaml",
-        "helm-abc/no.yaml", "helmDEFG", "a+b.txt", "my file.txt", "100%.txt", ".gitlab-ci.yml", "ünï/ö.txt",
+        "job/config.yaml",
+        "locust/basic.py",
+        "locust/import.py",
+        "locust/deep/er/x.txt",
+        "helm/values.yaml",
+        "helm-abc/no.yaml",
+        "helmDEFG",
+        "a+b.txt",
+        "my file.txt",
+        "100%.txt",
+        ".gitlab-ci.yml",
+        "ünï/ö.txt",
     ] {
         keptn.has("dev/svc", name, format!("content of {name}"));
     }
@@ -27,7 +39,10 @@ async fn keptn() -> Keptn {
 async fn fetched(keptn: &Keptn, files: &[&str]) -> Result<BTreeMap<String, Vec<u8>>, String> {
     let directory = tempfile::tempdir().unwrap();
     let mut arguments = vec![
-        format!("--configuration-service=http://{}/configuration-service", keptn.address),
+        format!(
+            "--configuration-service=http://{}/configuration-service",
+            keptn.address
+        ),
         format!("--directory={}", directory.path().display()),
         "--project=real".into(),
         "--stage=dev".into(),
@@ -36,7 +51,9 @@ async fn fetched(keptn: &Keptn, files: &[&str]) -> Result<BTreeMap<String, Vec<u
     ];
     arguments.extend(files.iter().map(|file| format!("--file={file}")));
     let settings = cli::init_settings(&arguments);
-    init_container::run(settings).await.map_err(|error| format!("{error:#}"))?;
+    init_container::run(settings)
+        .await
+        .map_err(|error| format!("{error:#}"))?;
     let mut found = BTreeMap::new();
     collect(directory.path(), "", &mut found);
     Ok(found)
@@ -89,10 +106,15 @@ async fn files_and_directories_are_found_under_their_names() {
 
 #[tokio::test]
 async fn content_arrives_byte_by_byte() {
-    let found = fetched(&keptn().await, &["binary", "empty", "locust"]).await.unwrap();
+    let found = fetched(&keptn().await, &["binary", "empty", "locust"])
+        .await
+        .unwrap();
     assert_eq!(found["binary"], (0..=255).collect::<Vec<u8>>());
     assert_eq!(found["empty"], b"");
-    assert_eq!(found["locust/deep/er/x.txt"], b"content of locust/deep/er/x.txt");
+    assert_eq!(
+        found["locust/deep/er/x.txt"],
+        b"content of locust/deep/er/x.txt"
+    );
 }
 
 #[tokio::test]
@@ -101,7 +123,9 @@ async fn a_single_file_costs_one_request_and_carries_the_commit() {
     fetched(&keptn, &["locust/basic.py"]).await.unwrap();
     assert_eq!(
         keptn.requests(),
-        ["/configuration-service/v1/project/real/stage/dev/service/svc/resource/locust%252Fbasic.py?gitCommitID=9bf2157"]
+        [
+            "/configuration-service/v1/project/real/stage/dev/service/svc/resource/locust%252Fbasic.py?gitCommitID=9bf2157"
+        ]
     );
 }
 

@@ -59,7 +59,11 @@ impl Keptn {
     /// Level `dev/svc` is a service, `dev` a stage, the empty one the project.
     pub(super) fn has(&self, level: &str, name: &str, content: impl Into<Vec<u8>>) {
         let mut model = self.state.lock().unwrap();
-        model.levels.entry(level.into()).or_default().insert(name.into(), content.into());
+        model
+            .levels
+            .entry(level.into())
+            .or_default()
+            .insert(name.into(), content.into());
     }
 
     pub(super) fn has_not(&self, level: &str, name: &str) {
@@ -68,12 +72,16 @@ impl Keptn {
     }
 
     pub(super) fn answers_resources_with(&self, statuses: &[u16]) {
-        let codes = statuses.iter().map(|status| StatusCode::from_u16(*status).unwrap());
+        let codes = statuses
+            .iter()
+            .map(|status| StatusCode::from_u16(*status).unwrap());
         self.state.lock().unwrap().resource_troubles = codes.collect();
     }
 
     pub(super) fn answers_events_with(&self, statuses: &[u16]) {
-        let codes = statuses.iter().map(|status| StatusCode::from_u16(*status).unwrap());
+        let codes = statuses
+            .iter()
+            .map(|status| StatusCode::from_u16(*status).unwrap());
         self.state.lock().unwrap().event_troubles = codes.collect();
     }
 
@@ -95,7 +103,11 @@ impl Keptn {
     }
 
     pub(super) async fn wait_for(&self, events: usize) {
-        self.sent.subscribe().wait_for(|sent| *sent >= events).await.unwrap();
+        self.sent
+            .subscribe()
+            .wait_for(|sent| *sent >= events)
+            .await
+            .unwrap();
     }
 
     fn takes_event(&self, body: &[u8]) -> Response {
@@ -112,7 +124,11 @@ impl Keptn {
         let mut line = format!("event {}", text(&event["type"]));
         if !data["status"].is_null() {
             let message = text(&data["message"]).replace('\n', "⏎");
-            line += &format!(" {} {}: {message}", text(&data["status"]), text(&data["result"]));
+            line += &format!(
+                " {} {}: {message}",
+                text(&data["status"]),
+                text(&data["result"])
+            );
         }
         self.transcript.add(line);
         model.events.push(event);
@@ -126,7 +142,9 @@ impl Keptn {
         if !model.resource_troubles.is_empty() {
             return error(model.resource_troubles.remove(0), "trouble");
         }
-        let token = headers.get("x-token").map(|token| token.to_str().unwrap().to_owned());
+        let token = headers
+            .get("x-token")
+            .map(|token| token.to_str().unwrap().to_owned());
         if model.token.is_some() && model.token != token {
             return error(StatusCode::UNAUTHORIZED, "incorrect api key auth");
         }
@@ -135,9 +153,17 @@ impl Keptn {
         let (level, rest) = match segments.as_slice() {
             ["v1", "project", _, "resource", rest @ ..] => (String::new(), rest),
             ["v1", "project", _, "stage", stage, "resource", rest @ ..] => (decoded(stage), rest),
-            ["v1", "project", _, "stage", stage, "service", service, "resource", rest @ ..] => {
-                (format!("{}/{}", decoded(stage), decoded(service)), rest)
-            }
+            [
+                "v1",
+                "project",
+                _,
+                "stage",
+                stage,
+                "service",
+                service,
+                "resource",
+                rest @ ..,
+            ] => (format!("{}/{}", decoded(stage), decoded(service)), rest),
             _ => return error(StatusCode::NOT_FOUND, "path was not found"),
         };
         let files = model.levels.get(&level).cloned().unwrap_or_default();
@@ -165,13 +191,17 @@ async fn answer(
 
 fn one(files: &BTreeMap<String, Vec<u8>>, name: &str) -> Response {
     if let Some(content) = files.get(name) {
-        let mut body = json!({"resourceURI": name.replace('/', "%2F"), "metadata": {"version": "a68e3f"}});
+        let mut body =
+            json!({"resourceURI": name.replace('/', "%2F"), "metadata": {"version": "a68e3f"}});
         if !content.is_empty() {
             body["resourceContent"] = STANDARD.encode(content).into();
         }
         return body.to_string().into_response();
     }
-    if files.keys().any(|file| file.starts_with(&format!("{name}/"))) {
+    if files
+        .keys()
+        .any(|file| file.starts_with(&format!("{name}/")))
+    {
         return error(StatusCode::INTERNAL_SERVER_ERROR, "Could not read file");
     }
     error(StatusCode::NOT_FOUND, "Service resource not found")
@@ -181,10 +211,15 @@ fn one(files: &BTreeMap<String, Vec<u8>>, name: &str) -> Response {
 fn list(files: &BTreeMap<String, Vec<u8>>, query: &str) -> Response {
     let value = |name: &str| {
         let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.find(|(key, _)| *key == name).map(|(_, value)| value.parse::<usize>().unwrap())
+        pairs
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value.parse::<usize>().unwrap())
     };
     if value("pageSize").is_some_and(|size| !(1..=50).contains(&size)) {
-        return error(StatusCode::UNPROCESSABLE_ENTITY, "pageSize should be at most 50");
+        return error(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "pageSize should be at most 50",
+        );
     }
     let from = value("nextPageKey").unwrap_or(0);
     let shown: Vec<&String> = files.keys().filter(|name| !name.contains(".git")).collect();
@@ -195,7 +230,8 @@ fn list(files: &BTreeMap<String, Vec<u8>>, query: &str) -> Response {
         .map(|name| json!({"resourceURI": format!("/{name}")}))
         .collect();
     let next = if from + 3 < shown.len() { from + 3 } else { 0 };
-    let body = json!({"nextPageKey": next.to_string(), "resources": page, "totalCount": shown.len()});
+    let body =
+        json!({"nextPageKey": next.to_string(), "resources": page, "totalCount": shown.len()});
     body.to_string().into_response()
 }
 

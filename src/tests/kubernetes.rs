@@ -66,15 +66,24 @@ impl Task<'_> {
     }
 
     pub(super) fn prints(&self, log: &str) {
-        self.does(Behaviour::Exits { code: 0, log: log.into() });
+        self.does(Behaviour::Exits {
+            code: 0,
+            log: log.into(),
+        });
     }
 
     pub(super) fn fails(&self, code: i32, log: &str) {
-        self.does(Behaviour::Exits { code, log: log.into() });
+        self.does(Behaviour::Exits {
+            code,
+            log: log.into(),
+        });
     }
 
     pub(super) fn fails_in_its_init_container(&self, log: &str) {
-        self.does(Behaviour::InitExits { code: 1, log: log.into() });
+        self.does(Behaviour::InitExits {
+            code: 1,
+            log: log.into(),
+        });
     }
 
     pub(super) fn never_ends(&self) {
@@ -86,14 +95,20 @@ impl Task<'_> {
     }
 
     pub(super) fn is_refused(&self, code: u16, message: &str) {
-        self.does(Behaviour::Refused { code, message: message.into() });
+        self.does(Behaviour::Refused {
+            code,
+            message: message.into(),
+        });
     }
 
     /// A task that never ended does now, wherever it runs; one that waits will when it is released.
     pub(super) fn ends(&self) {
         self.prints("");
         let jobs = self.cluster.jobs();
-        for job in jobs.iter().filter(|job| task_of(job) == self.name && job["spec"]["suspend"] != true) {
+        for job in jobs
+            .iter()
+            .filter(|job| task_of(job) == self.name && job["spec"]["suspend"] != true)
+        {
             self.cluster.run(job);
         }
     }
@@ -130,19 +145,28 @@ impl Kubernetes {
     }
 
     pub(super) fn task(&self, name: &str) -> Task<'_> {
-        Task { cluster: self, name: name.into() }
+        Task {
+            cluster: self,
+            name: name.into(),
+        }
     }
 
-    pub(super) fn answers_with(&self, method: Method, statuses: &[u16]) {
+    pub(super) fn answers_with(&self, method: &Method, statuses: &[u16]) {
         let mut model = self.state.lock().unwrap();
         for status in statuses {
-            model.troubles.push((method.clone(), StatusCode::from_u16(*status).unwrap()));
+            model
+                .troubles
+                .push((method.clone(), StatusCode::from_u16(*status).unwrap()));
         }
     }
 
     /// All watches end, as when the API server restarts.
     pub(super) fn forget_clients(&self) {
-        self.state.lock().unwrap().generation.send_modify(|generation| *generation += 1);
+        self.state
+            .lock()
+            .unwrap()
+            .generation
+            .send_modify(|generation| *generation += 1);
     }
 
     pub(super) fn jobs(&self) -> Vec<Value> {
@@ -164,12 +188,15 @@ impl Kubernetes {
 
     pub(super) async fn all_reported(&self) {
         let reported = |job: &Value| job["metadata"]["labels"]["keptn.sh/jes-reported"] == "true";
-        self.until(|cluster| cluster.jobs().iter().all(reported)).await;
+        self.until(|cluster| cluster.jobs().iter().all(reported))
+            .await;
     }
 
     pub(super) async fn is_marked_started(&self) {
-        let marked = |job: &Value| !job["metadata"]["annotations"]["keptn.sh/jes-started"].is_null();
-        self.until(|cluster| cluster.jobs().iter().any(marked)).await;
+        let marked =
+            |job: &Value| !job["metadata"]["annotations"]["keptn.sh/jes-started"].is_null();
+        self.until(|cluster| cluster.jobs().iter().any(marked))
+            .await;
     }
 
     pub(super) async fn has_jobs(&self, count: usize) {
@@ -177,7 +204,11 @@ impl Kubernetes {
     }
 
     async fn until(&self, holds: impl Fn(&Self) -> bool) {
-        self.version.subscribe().wait_for(|_| holds(self)).await.unwrap();
+        self.version
+            .subscribe()
+            .wait_for(|_| holds(self))
+            .await
+            .unwrap();
     }
 
     fn change(&self, kind: &str, name: &str, object: Option<Value>) -> Option<Value> {
@@ -190,7 +221,11 @@ impl Kubernetes {
             model.objects.insert(key, object.clone());
             object
         });
-        model.changes.push(Change { kind: kind.into(), before, after: after.clone() });
+        model.changes.push(Change {
+            kind: kind.into(),
+            before,
+            after: after.clone(),
+        });
         drop(model);
         self.version.send_replace(version);
         after
@@ -199,8 +234,15 @@ impl Kubernetes {
     fn creates(&self, mut job: Value) -> Response {
         let name = text(&job["metadata"]["name"]);
         let model = self.state.lock().unwrap();
-        if model.objects.contains_key(&("jobs".to_owned(), name.clone())) {
-            return status(409, "AlreadyExists", &format!("jobs.batch \"{name}\" already exists"));
+        if model
+            .objects
+            .contains_key(&("jobs".to_owned(), name.clone()))
+        {
+            return status(
+                409,
+                "AlreadyExists",
+                &format!("jobs.batch \"{name}\" already exists"),
+            );
         }
         if let Some(Behaviour::Refused { code, message }) = model.tasks.get(&task_of(&job)) {
             return status(*code, "Forbidden", message);
@@ -210,7 +252,8 @@ impl Kubernetes {
         job["metadata"]["uid"] = name.clone().into();
         let queued = job["spec"]["suspend"] == true;
         let how = if queued { "queued" } else { "created" };
-        self.transcript.add(format!("job {how}: {} {name}", task_of(&job)));
+        self.transcript
+            .add(format!("job {how}: {} {name}", task_of(&job)));
         let job = self.change("jobs", &name, Some(job)).unwrap();
         if !queued {
             self.run(&job);
@@ -226,7 +269,8 @@ impl Kubernetes {
         merge(&mut object, patch);
         let object = self.change(kind, name, Some(object)).unwrap();
         if was_queued && object["spec"]["suspend"] == false {
-            self.transcript.add(format!("job released: {} {name}", task_of(&object)));
+            self.transcript
+                .add(format!("job released: {} {name}", task_of(&object)));
             self.run(&object);
         }
         object.to_string().into_response()
@@ -236,7 +280,10 @@ impl Kubernetes {
     fn run(&self, job: &Value) {
         let name = text(&job["metadata"]["name"]);
         let behaviour = self.state.lock().unwrap().tasks.get(&task_of(job)).cloned();
-        let behaviour = behaviour.unwrap_or(Behaviour::Exits { code: 0, log: String::new() });
+        let behaviour = behaviour.unwrap_or(Behaviour::Exits {
+            code: 0,
+            log: String::new(),
+        });
         let pod = format!("{name}-pod");
         let mut labels = job["spec"]["template"]["metadata"]["labels"].clone();
         labels["job-name"] = name.clone().into();
@@ -267,14 +314,18 @@ impl Kubernetes {
                 }
             }
             Behaviour::InitExits { code, .. } => {
-                show(&json!({"phase": "Failed", "initContainerStatuses": ended(&format!("init-{name}"), code)}));
+                show(
+                    &json!({"phase": "Failed", "initContainerStatuses": ended(&format!("init-{name}"), code)}),
+                );
             }
             Behaviour::MissesDeadline => condition("FailureTarget", "DeadlineExceeded"),
         }
     }
 
     fn log(&self, pod: &str) -> Response {
-        let job = self.object("jobs", pod.trim_end_matches("-pod")).unwrap_or_default();
+        let job = self
+            .object("jobs", pod.trim_end_matches("-pod"))
+            .unwrap_or_default();
         let model = self.state.lock().unwrap();
         match model.tasks.get(&task_of(&job)) {
             Some(Behaviour::Exits { log, .. } | Behaviour::InitExits { log, .. }) => log.clone(),
@@ -285,7 +336,10 @@ impl Kubernetes {
 
     fn object(&self, kind: &str, name: &str) -> Option<Value> {
         let model = self.state.lock().unwrap();
-        model.objects.get(&(kind.to_owned(), name.to_owned())).cloned()
+        model
+            .objects
+            .get(&(kind.to_owned(), name.to_owned()))
+            .cloned()
     }
 
     fn list(&self, kind: &str, selector: &str) -> Response {
@@ -320,8 +374,13 @@ impl Kubernetes {
                         continue;
                     };
                     next += 1;
-                    if change.kind == kind && let Some(line) = change.line(&selector) {
-                        return Some((Ok::<_, std::convert::Infallible>(line), (next, version, generation)));
+                    if change.kind == kind
+                        && let Some(line) = change.line(&selector)
+                    {
+                        return Some((
+                            Ok::<_, std::convert::Infallible>(line),
+                            (next, version, generation),
+                        ));
                     }
                 }
             }
@@ -333,7 +392,8 @@ impl Kubernetes {
 impl Change {
     /// A watch event, as a watch with this selector sees the change.
     fn line(&self, selector: &str) -> Option<String> {
-        let seen = |object: &Option<Value>| object.clone().filter(|object| selected(object, selector));
+        let seen =
+            |object: &Option<Value>| object.clone().filter(|object| selected(object, selector));
         let (kind, object) = match (seen(&self.before), seen(&self.after)) {
             (None, None) => return None,
             (None, Some(after)) => ("ADDED", after),
@@ -346,15 +406,18 @@ impl Change {
 
 fn selected(object: &Value, selector: &str) -> bool {
     let labels = &object["metadata"]["labels"];
-    selector.split(',').filter(|term| !term.is_empty()).all(|term| {
-        if let Some(absent) = term.strip_prefix('!') {
-            return labels[absent].is_null();
-        }
-        match term.split_once('=') {
-            Some((label, value)) => labels[label] == value,
-            None => !labels[term].is_null(),
-        }
-    })
+    selector
+        .split(',')
+        .filter(|term| !term.is_empty())
+        .all(|term| {
+            if let Some(absent) = term.strip_prefix('!') {
+                return labels[absent].is_null();
+            }
+            match term.split_once('=') {
+                Some((label, value)) => labels[label] == value,
+                None => !labels[term].is_null(),
+            }
+        })
 }
 
 fn merge(object: &mut Value, patch: &Value) {
@@ -376,14 +439,23 @@ fn status(code: u16, reason: &str, message: &str) -> Response {
     (StatusCode::from_u16(code).unwrap(), body.to_string()).into_response()
 }
 
-async fn answer(State(cluster): State<Kubernetes>, method: Method, uri: Uri, body: Bytes) -> Response {
+async fn answer(
+    State(cluster): State<Kubernetes>,
+    method: Method,
+    uri: Uri,
+    body: Bytes,
+) -> Response {
     let query: BTreeMap<String, String> = uri
         .query()
         .unwrap_or_default()
         .split('&')
         .filter_map(|pair| pair.split_once('='))
         .map(|(key, value)| {
-            let value = value.replace("%2F", "/").replace("%3D", "=").replace("%2C", ",").replace("%21", "!");
+            let value = value
+                .replace("%2F", "/")
+                .replace("%3D", "=")
+                .replace("%2C", ",")
+                .replace("%21", "!");
             (key.to_owned(), value)
         })
         .collect();
@@ -397,22 +469,36 @@ async fn answer(State(cluster): State<Kubernetes>, method: Method, uri: Uri, bod
         (&Method::POST, _) => "create".to_owned(),
         (other, _) => other.as_str().to_lowercase(),
     };
-    let resource = rest.iter().step_by(2).copied().collect::<Vec<_>>().join("/");
+    let resource = rest
+        .iter()
+        .step_by(2)
+        .copied()
+        .collect::<Vec<_>>()
+        .join("/");
     let mut model = cluster.state.lock().unwrap();
     model.calls.push(format!("{verb} {resource}"));
-    let trouble = model.troubles.iter().position(|(of, _)| of == method).filter(|_| !watched);
+    let trouble = model
+        .troubles
+        .iter()
+        .position(|(of, _)| of == method)
+        .filter(|_| !watched);
     if let Some(trouble) = trouble {
         let (_, code) = model.troubles.remove(trouble);
         return status(code.as_u16(), "Trouble", "trouble of the API server");
     }
     drop(model);
-    let selector = query.get("labelSelector").map(String::as_str).unwrap_or_default();
+    let selector = query
+        .get("labelSelector")
+        .map(String::as_str)
+        .unwrap_or_default();
     let parsed = || serde_json::from_slice::<Value>(&body).unwrap();
     match (method, rest) {
         (Method::POST, ["jobs"]) => cluster.creates(parsed()),
         (Method::PATCH, [kind, name]) => cluster.patches(kind, name, &parsed()),
         (Method::GET, [kind]) if watched => {
-            let from = query.get("resourceVersion").and_then(|version| version.parse().ok());
+            let from = query
+                .get("resourceVersion")
+                .and_then(|version| version.parse().ok());
             cluster.watch(kind, selector, from.unwrap_or(0))
         }
         (Method::GET, [kind]) => cluster.list(kind, selector),

@@ -9,7 +9,10 @@ use super::{Tester, config, task, triggered};
 async fn a_triggered_event_runs_its_task_and_is_answered() {
     let service = Tester::start(&config(&task("hello"))).await;
     service.cluster.task("hello").prints("Hello, world\n");
-    assert_eq!(service.receives_triggered().await, (202, "the run is started".into()));
+    assert_eq!(
+        service.receives_triggered().await,
+        (202, "the run is started".into())
+    );
     service.answers(2).await;
     let events = service.keptn.events();
     assert_snapshot!(service.finish().await, @"
@@ -21,7 +24,10 @@ async fn a_triggered_event_runs_its_task_and_is_answered() {
         assert_eq!(event["type"], format!("sh.keptn.event.test.{kind}"));
         assert_eq!(event["source"], "job-executor-service");
         assert_eq!(event["triggeredid"], "event-1");
-        assert_eq!(event["shkeptncontext"], "ce27158f-94ae-401c-b1b9-cbf18d2752f6");
+        assert_eq!(
+            event["shkeptncontext"],
+            "ce27158f-94ae-401c-b1b9-cbf18d2752f6"
+        );
         assert_eq!(event["shkeptnspecversion"], "0.2.0");
         assert_eq!(event["data"]["labels"], json!({"k": "v"}));
     }
@@ -86,7 +92,8 @@ actions:
 
 #[tokio::test]
 async fn a_silent_action_sends_no_events() {
-    let silent = config(&task("quiet")).replace("name: Run tests", "name: Run tests\n    silent: true");
+    let silent =
+        config(&task("quiet")).replace("name: Run tests", "name: Run tests\n    silent: true");
     let service = Tester::start(&silent).await;
     service.receives_triggered().await;
     service.cluster.has_jobs(1).await;
@@ -117,7 +124,8 @@ actions:
 
 #[tokio::test]
 async fn an_event_that_is_not_triggered_runs_its_tasks_without_answers() {
-    let service = Tester::start(&config(&task("after")).replace("test.triggered", "test.finished")).await;
+    let service =
+        Tester::start(&config(&task("after")).replace("test.triggered", "test.finished")).await;
     let mut event = triggered("event-1");
     event["type"] = "sh.keptn.event.test.finished".into();
     assert_eq!(service.receives(&event).await.0, 202);
@@ -129,16 +137,27 @@ async fn an_event_that_is_not_triggered_runs_its_tasks_without_answers() {
 async fn the_example_of_the_first_readme_runs() {
     let service = Tester::start(include_str!("configs/first-readme.yaml")).await;
     let event: Value = serde_json::from_str(include_str!("events/first-readme.json")).unwrap();
-    service.keptn.has("dev/carts", "job/config.yaml", include_str!("configs/first-readme.yaml"));
+    service.keptn.has(
+        "dev/carts",
+        "job/config.yaml",
+        include_str!("configs/first-readme.yaml"),
+    );
     assert_eq!(service.receives(&event).await.0, 202);
     service.answers(2).await;
     let job = service.cluster.jobs().remove(0);
     let pod = &job["spec"]["template"]["spec"];
     assert_eq!(pod["containers"][0]["image"], "locustio/locust");
-    assert_eq!(pod["containers"][0]["command"], json!(["locust", "-f", "/keptn/locust/basic.py"]));
+    assert_eq!(
+        pod["containers"][0]["command"],
+        json!(["locust", "-f", "/keptn/locust/basic.py"])
+    );
     assert_eq!(
         pod["initContainers"][0]["args"],
-        json!(["init", "--file=/locust/basic.py", "--file=/locust/import.py"])
+        json!([
+            "init",
+            "--file=/locust/basic.py",
+            "--file=/locust/import.py"
+        ])
     );
     assert_snapshot!(service.finish().await, @"
     job created: Run_locust_smoke_tests JOB-000-001
@@ -152,15 +171,22 @@ async fn the_config_is_looked_for_on_service_stage_and_project_level() {
     for level in ["dev/svc", "dev", ""] {
         let service = Tester::start("").await;
         service.keptn.has_not("dev/svc", "job/config.yaml");
-        service.keptn.has(level, "job/config.yaml", config(&task("found")));
+        service
+            .keptn
+            .has(level, "job/config.yaml", config(&task("found")));
         let mut event = triggered("event-1");
         event["gitcommitid"] = "9bf2157".into();
         assert_eq!(service.receives(&event).await.0, 202, "{level}");
         service.answers(2).await;
         let requests = service.keptn.requests();
-        assert!(requests[0].ends_with("/service/svc/resource/job%252Fconfig.yaml?gitCommitID=9bf2157"));
+        assert!(
+            requests[0].ends_with("/service/svc/resource/job%252Fconfig.yaml?gitCommitID=9bf2157")
+        );
         if level.is_empty() {
-            assert!(requests[2].ends_with("/project/real/resource/job%252Fconfig.yaml"), "{requests:?}");
+            assert!(
+                requests[2].ends_with("/project/real/resource/job%252Fconfig.yaml"),
+                "{requests:?}"
+            );
         }
         assert_eq!(service.keptn.events()[1]["gitcommitid"], "9bf2157");
         service.finish().await;
@@ -172,10 +198,16 @@ async fn without_a_config_or_a_match_there_is_nothing_to_do() {
     let service = Tester::start(&config(&task("hello"))).await;
     let mut other = triggered("event-1");
     other["type"] = "sh.keptn.event.deployment.triggered".into();
-    assert_eq!(service.receives(&other).await, (200, "no action of job/config.yaml matches the event".into()));
+    assert_eq!(
+        service.receives(&other).await,
+        (200, "no action of job/config.yaml matches the event".into())
+    );
     service.keptn.has_not("dev/svc", "job/config.yaml");
     let no_config = "no job/config.yaml on service, stage or project level";
-    assert_eq!(service.receives(&triggered("event-2")).await, (200, no_config.into()));
+    assert_eq!(
+        service.receives(&triggered("event-2")).await,
+        (200, no_config.into())
+    );
     let mut no_project = triggered("event-3");
     no_project["data"] = json!({"a": 1});
     assert_eq!(service.receives(&no_project).await.0, 200);
@@ -190,11 +222,17 @@ async fn an_event_that_comes_again_starts_nothing() {
     assert_eq!((first.0, second.0), (202, 202));
     service.answers(2).await;
     service.cluster.all_reported().await;
-    assert_eq!(service.receives(&event).await, (202, "the event was seen before".into()));
+    assert_eq!(
+        service.receives(&event).await,
+        (202, "the event was seen before".into())
+    );
     // The same id of another source is another event.
     let mut other = event;
     other["source"] = "somebody".into();
-    assert_eq!(service.receives(&other).await, (202, "the run is started".into()));
+    assert_eq!(
+        service.receives(&other).await,
+        (202, "the run is started".into())
+    );
     service.answers(4).await;
     assert_snapshot!(service.finish().await, @"
     job created: once JOB-000-001
@@ -212,9 +250,13 @@ async fn an_event_that_comes_again_after_its_config_was_changed_starts_nothing()
     service.receives_triggered().await;
     service.answers(2).await;
     service.cluster.all_reported().await;
-    let other = "apiVersion: v2\nactions: [{events: []}, {events: [{}], tasks: [{name: b, image: i}]}]";
+    let other =
+        "apiVersion: v2\nactions: [{events: []}, {events: [{}], tasks: [{name: b, image: i}]}]";
     service.keptn.has("dev/svc", "job/config.yaml", other);
-    assert_eq!(service.receives_triggered().await, (202, "the event was seen before".into()));
+    assert_eq!(
+        service.receives_triggered().await,
+        (202, "the event was seen before".into())
+    );
     assert_snapshot!(service.finish().await, @"
     job created: once JOB-000-001
     event sh.keptn.event.test.started
@@ -234,7 +276,12 @@ async fn above_the_limit_runs_wait_in_the_cluster_and_are_released_in_order() {
     assert_eq!(service.cluster.jobs().iter().filter(queued).count(), 2);
     service.cluster.task("long").ends();
     service.answers(6).await;
-    let order: Vec<Value> = service.keptn.events().iter().map(|event| event["triggeredid"].clone()).collect();
+    let order: Vec<Value> = service
+        .keptn
+        .events()
+        .iter()
+        .map(|event| event["triggeredid"].clone())
+        .collect();
     assert_eq!(order, ["a", "b", "c", "a", "b", "c"]);
     service.finish().await;
 }
@@ -247,7 +294,7 @@ async fn a_run_is_taken_over_by_the_next_process() {
     service.receives_triggered().await;
     service.answers(1).await;
     service.cluster.is_marked_started().await;
-    service.crashes().await;
+    service.crashes();
     service.cluster.task("first").ends();
     service.answers(2).await;
     assert_snapshot!(service.finish().await, @"

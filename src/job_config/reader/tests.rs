@@ -99,7 +99,10 @@ actions:
       - {<<: *base, name: b}
 ";
     let tasks = &read(config.as_bytes()).unwrap().config.actions[0].tasks;
-    assert_eq!((tasks[1].name.as_str(), tasks[1].image.as_str()), ("b", "i"));
+    assert_eq!(
+        (tasks[1].name.as_str(), tasks[1].image.as_str()),
+        ("b", "i")
+    );
 }
 
 #[test]
@@ -159,7 +162,11 @@ fn a_hostile_config_costs_an_error() {
         .collect();
     let nesting = format!("apiVersion: v2\nactions: {}", "[".repeat(20_000));
     let keys: String = (0..15_000).map(|n| format!("k{n}: 1\n")).collect();
-    let quadratic = format!("apiVersion: v2\na: &a {}\nb: [{}]", "x".repeat(50_000), "*a,".repeat(150));
+    let quadratic = format!(
+        "apiVersion: v2\na: &a {}\nb: [{}]",
+        "x".repeat(50_000),
+        "*a,".repeat(150)
+    );
     for (name, text) in [
         ("billion laughs", format!("a0: &a0 lol\n{laughs}")),
         ("nesting", nesting),
