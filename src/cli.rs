@@ -152,7 +152,7 @@ pub(crate) struct ServeSettings {
     pub(crate) pod_name: Option<String>,
 
     /// What is logged: a level or filter directives such as `job_executor_service=debug`.
-    #[arg(long, env = "LOG_LEVEL", value_name = "LOG_LEVEL", default_value = "info",
+    #[arg(long, env = "LOG_LEVEL", value_name = "LOG_LEVEL", default_value = "info,kube_client=off",
           value_parser = telemetry::filter)]
     pub(crate) log_level: String,
 

@@ -104,7 +104,7 @@ impl Executor {
         }
         let executor = Arc::clone(self);
         let span = info_span!(
-            "run", run = %run.id, event.id = run.event.id, event.r#type = %run.event.event_type,
+            parent: None, "run", run = %run.id, event.id = run.event.id, event.r#type = %run.event.event_type,
             keptn.context = run.event.keptn_context,
         );
         let work = async move {

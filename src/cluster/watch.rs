@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use futures::stream::StreamExt;
@@ -12,6 +13,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::watch;
@@ -22,6 +24,30 @@ use super::outcome::{JobSeen, PodSeen, Seen, TaskEnd};
 
 /// The label that the Job controller puts on each Pod.
 const JOB_NAME: &str = "job-name";
+
+/// Between the attempts of a watch: the library's own pauses reach 30 s, and after an outage every
+/// task that ended meanwhile waits for the watch. Two watches are no load.
+#[derive(Default)]
+struct Pauses {
+    attempts: u32,
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    /// 0.2, 0.4, 0.8 and then 1.6 seconds.
+    fn next(&mut self) -> Option<Duration> {
+        let pause = Duration::from_millis(200) * 2_u32.pow(self.attempts.min(3));
+        self.attempts += 1;
+        Some(pause)
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.attempts = 0;
+    }
+}
 
 /// A live view of the tasks that run.
 #[derive(Clone)]
@@ -83,10 +109,10 @@ impl Watch {
         let jobs = watcher::Config::default().labels(&format!("{ours},!{}", names::REPORTED));
         let pods = watcher::Config::default().labels(&ours);
         let jobs = watcher(Api::<Job>::namespaced(client.clone(), namespace), jobs)
-            .default_backoff()
+            .backoff(Pauses::default())
             .boxed();
         let pods = watcher(Api::<Pod>::namespaced(client, namespace), pods)
-            .default_backoff()
+            .backoff(Pauses::default())
             .boxed();
         let jobs_synced = watch::Sender::new(false);
         let pods_may_start = jobs_synced.subscribe();
