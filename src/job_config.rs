@@ -77,7 +77,7 @@ pub(crate) enum Root {
 }
 
 /// One Job.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Task {
     pub(crate) name: String,
     pub(crate) image: String,

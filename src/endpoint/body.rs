@@ -117,3 +117,40 @@ async fn discard(mut body: Body, until: Instant) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use futures::stream;
+
+    use super::*;
+
+    fn limits(memory: usize) -> Limits {
+        Limits {
+            max_body_bytes: 1 << 20,
+            memory: Arc::new(Semaphore::new(units(memory))),
+        }
+    }
+
+    fn slow(chunk: &'static [u8]) -> Body {
+        let first = stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from_static(chunk))]);
+        Body::from_stream(first.chain(stream::pending()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_end_is_given_up() {
+        let read = limits(1 << 20).read(&HeaderMap::new(), slow(b"{")).await;
+        assert!(matches!(read, Err(BodyError::TooSlow)), "{read:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_events_than_memory_allows_are_refused_until_there_is_room() {
+        let limits = limits(FIXED + 10 * EXPANSION * 100);
+        let body = || Body::from(vec![b'x'; 600]);
+        let held = limits.read(&HeaderMap::new(), body()).await.unwrap();
+        let refused = limits.read(&HeaderMap::new(), body()).await;
+        assert!(matches!(refused, Err(BodyError::NoMemory)), "{refused:?}");
+        drop(held);
+        assert!(limits.read(&HeaderMap::new(), body()).await.is_ok());
+    }
+}

@@ -5,9 +5,7 @@
 
 use serde::Deserialize;
 
-use super::fields::{
-    EnvName, EnvVar, Property, Render, ResourceUri, SecurityContext, TypePattern, or_default,
-};
+use super::fields::{EnvName, EnvVar, Property, Render, ResourceUri, TypePattern, or_default};
 use super::json_path::JsonPath;
 use super::{Action, EventMatcher, EventPattern, JobConfig, JsonPathFilter, Root, Task};
 
@@ -128,19 +126,10 @@ impl TaskEntry {
         Task {
             name: self.name,
             image: self.image,
-            image_pull_policy: None,
             cmd: words(&self.cmd),
-            args: Vec::new(),
-            working_dir: None,
             files: self.files,
             env: self.env.into_iter().map(variable).collect(),
-            resources: None,
-            max_poll_duration: None,
-            namespace: None,
-            ttl_seconds_after_finished: None,
-            security_context: SecurityContext::default(),
-            service_account: None,
-            annotations: std::collections::BTreeMap::new(),
+            ..Task::default()
         }
     }
 }

@@ -231,10 +231,7 @@ impl From<TaskV1> for Task {
         Self {
             name: task.name,
             image: task.image.0,
-            image_pull_policy: None,
             cmd: words(&task.cmd),
-            args: Vec::new(),
-            working_dir: None,
             files: task.files,
             env: task
                 .env
@@ -242,12 +239,7 @@ impl From<TaskV1> for Task {
                 .map(|entry| (entry.0, entry.1))
                 .collect(),
             resources: task.resources,
-            max_poll_duration: None,
-            namespace: None,
-            ttl_seconds_after_finished: None,
-            security_context: SecurityContext::default(),
-            service_account: None,
-            annotations: BTreeMap::new(),
+            ..Self::default()
         }
     }
 }

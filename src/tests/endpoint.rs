@@ -107,6 +107,17 @@ async fn the_valid_events_of_a_batch_run_beside_invalid_ones() {
 }
 
 #[tokio::test]
+async fn who_cannot_wait_for_the_config_is_told_so_and_the_work_goes_on() {
+    let service = Tester::start(&config(&task("t"))).await;
+    // Longer than any sender waits: the pauses between the attempts add up to it.
+    service.keptn.answers_resources_with(&[503; 6]);
+    let (status, reason) = service.receives_triggered().await;
+    assert_eq!(status, 503, "{reason}");
+    service.answers(2).await;
+    service.finish().await;
+}
+
+#[tokio::test]
 async fn an_event_in_binary_mode_runs() {
     let service = Tester::start(&config(&task("t"))).await;
     let head = "POST / HTTP/1.1\r\nContent-Type: application/json\r\nce-specversion: 1.0\r\nce-id: 1\r\n\

@@ -261,7 +261,7 @@ async fn hello_world() {
 #[ignore = "needs a cluster"]
 async fn files_and_folders_are_under_keptn() {
     let tasks = "      - {name: files, image: BUSYBOX, files: [a.bin, helm, /deep/er/],
-         cmd: [sh, -c, 'cd /keptn && find . -type f | sort | xargs sha3sum; id -u; touch /keptn/new']}\n";
+         cmd: [sh, -c, 'cd /keptn && find . -type f -print0 | sort -z | xargs -0 sha3sum; id -u; touch /keptn/new']}\n";
     let cluster = RealCluster::start("files", &config(tasks)).await;
     let noise: Vec<u8> = (0..300_000_u32)
         .map(|n| (n.wrapping_mul(n) / 7).to_le_bytes()[1])
