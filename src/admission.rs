@@ -12,6 +12,7 @@ use backon::{ExponentialBuilder, Retryable};
 use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info, info_span, warn};
 
@@ -19,15 +20,16 @@ use crate::cluster::{Cluster, Created, Existing, FirstJob, Start};
 use crate::event::Event;
 use crate::event::answer::Verdict;
 use crate::executor::Executor;
-use crate::job_config::reader::{self, CONFIG_URI, MAX_CONFIG_BYTES};
+use crate::job_config::reader::{self, CONFIG_URI, ConfigError, MAX_CONFIG_BYTES};
 use crate::keptn::resources::{FetchError, Level, Resources};
 use crate::policy::Policy;
 use crate::report::{self, Ending, TaskReport};
-use crate::resolve::{TaskDefaults, resolve};
+use crate::resolve::{Resolver, TaskDefaults};
 use crate::run::{Run, RunId, Work, hash};
+use crate::telemetry::error_chain;
 
-/// Keptn from 0.9 on gives up on a task that nobody started within 10 minutes; 2 of them are left for
-/// telling it why.
+/// For all levels together. Keptn from 0.9 on gives up on a task that nobody started within 10
+/// minutes; 2 of them are left for telling it why.
 const CONFIG_PATIENCE: Duration = Duration::from_secs((10 - 2) * 60);
 
 /// Events that were answered without a Job, which only this process remembers.
@@ -50,6 +52,8 @@ pub(crate) struct Admission {
     pub(crate) executor: Arc<Executor>,
     pub(crate) policy: Policy,
     pub(crate) defaults: TaskDefaults,
+    /// Tells the runs of several installations in one namespace apart.
+    pub(crate) installation: String,
     pub(crate) under_way: UnderWay,
 }
 
@@ -81,7 +85,7 @@ impl Admission {
         event: Event,
         memory: Option<Arc<OwnedSemaphorePermit>>,
     ) -> watch::Receiver<Option<Admitted>> {
-        let id = RunId::of(&event.envelope);
+        let id = RunId::of(&event.envelope, &self.installation);
         let mut admissions = lock(&self.under_way.admissions);
         if let Some(admission) = admissions.get(&id) {
             return admission.clone();
@@ -129,40 +133,52 @@ impl Admission {
                     "no {CONFIG_URI} on service, stage or project level"
                 ));
             }
-            Err(error) => {
-                let error = anyhow::Error::new(error).context(format!("cannot read {CONFIG_URI}"));
-                return self
-                    .refuse(id, &event, arrived, &format!("{error:#}"))
-                    .await;
+            Err(reason) => {
+                let reason = format!("cannot read {CONFIG_URI}: {reason}");
+                return self.refuse(id, &event, arrived, &reason).await;
             }
         };
-        let read = match reader::read(&config.bytes) {
-            Ok(read) => read,
-            Err(error) => return self.refuse(id, &event, arrived, &error.to_string()).await,
-        };
+        // Reading and searching can take a while where both are as large as they may be.
+        match tokio::task::block_in_place(|| self.run(id, &event, arrived, &config)) {
+            Ok(Some(run)) => self.make_durable(run).await,
+            Ok(None) => {
+                info!(
+                    "No match found for event {} of type {}. Skipping...",
+                    event.envelope.id, event.envelope.event_type
+                );
+                Admitted::Nothing(format!("no action of {CONFIG_URI} matches the event"))
+            }
+            Err(error) => self.refuse(id, &event, arrived, &error.to_string()).await,
+        }
+    }
+
+    /// The run that the config makes of an event, if any action matches.
+    fn run(
+        &self,
+        id: &RunId,
+        event: &Event,
+        arrived: Timestamp,
+        config: &Config,
+    ) -> Result<Option<Run>, ConfigError> {
+        let read = reader::read(&config.bytes)?;
         for warning in &read.warnings {
             warn!(level = ?config.level, "{warning}");
         }
-        let matching = read.config.matching(&event);
+        let matching = read.config.matching(event);
         if matching.is_empty() {
-            info!(
-                "No match found for event {} of type {}. Skipping...",
-                event.envelope.id, event.envelope.event_type
-            );
-            return Admitted::Nothing(format!("no action of {CONFIG_URI} matches the event"));
+            return Ok(None);
         }
-        let actions = matching
-            .into_iter()
-            .map(|(index, action)| resolve(&event, index, action, &self.policy, &self.defaults))
-            .collect();
-        let run = Run {
+        let mut resolver = Resolver::new(event, id, &self.policy, &self.defaults);
+        Ok(Some(Run {
             id: id.clone(),
             arrived,
             config_hash: hash(&config.bytes),
-            event: event.envelope,
-            actions,
-        };
-        self.make_durable(run).await
+            event: event.envelope.clone(),
+            actions: matching
+                .into_iter()
+                .map(|(index, action)| resolver.action(index, action))
+                .collect(),
+        }))
     }
 
     async fn make_durable(&self, run: Run) -> Admitted {
@@ -197,6 +213,8 @@ impl Admission {
                 Admitted::Accepted("the event was seen before".into())
             }
             Err(refused) => {
+                // Somebody else may use the slot while Keptn is told.
+                drop(turn);
                 let task = first.task.name.clone();
                 let action = first.action.index;
                 let mut run = run;
@@ -248,8 +266,8 @@ impl Admission {
         reason: &str,
     ) -> Admitted {
         error!("{reason}");
-        // A sequence's own event is shipyard-controller's to answer: a `.finished` of ours would end
-        // the sequence and start the next stage's.
+        // Nobody asked for an answer to a sequence's own event, as an action that matches it does: it
+        // is shipyard-controller's to answer, and `.finished` would start what waits for its end.
         if event.envelope.event_type.task().is_none() {
             return Admitted::Nothing(reason.to_owned());
         }
@@ -272,48 +290,61 @@ impl Admission {
         }
     }
 
-    /// Service level, then stage, then project. Only Keptn's "not found" moves on: any other error
-    /// may hide a config.
-    async fn config(&self, event: &Event) -> Result<Option<Config>, FetchError> {
-        let commit = event.envelope.git_commit_id.as_deref();
-        for level in [Level::Service, Level::Stage, Level::Project] {
-            // The commit is one of the stage's branch, the project's files are on another.
-            let commit = commit.filter(|_| level != Level::Project);
-            let scope = &event.envelope.scope;
-            let get = || {
-                self.resources
-                    .get(scope, level, CONFIG_URI, commit, MAX_CONFIG_BYTES)
-            };
-            let found = get
-                .retry(
-                    ExponentialBuilder::default()
-                        .with_min_delay(Duration::from_millis(100))
-                        .with_max_delay(Duration::from_secs(5))
-                        .without_max_times()
-                        .with_total_delay(Some(CONFIG_PATIENCE))
-                        .with_jitter(),
-                )
-                .when(|error| !matches!(error, FetchError::TooLarge { .. }))
-                .notify(|error, pause| {
-                    warn!(
-                        error = format!("{:#}", error_chain(error)),
-                        retry_in_ms = pause.as_millis(),
-                        "{CONFIG_URI} could not be read"
-                    );
-                })
-                .await?;
-            if let Some(bytes) = found {
-                return Ok(Some(Config { bytes, level }));
+    /// Service level, then stage, then project. Only 404 moves on: any other error may hide a config.
+    /// The error is for the reader of the answer.
+    async fn config(&self, event: &Event) -> Result<Option<Config>, String> {
+        let last_error = Mutex::new(String::from("no answer"));
+        let lookup = async {
+            for level in [Level::Service, Level::Stage, Level::Project] {
+                if let Some(bytes) = self.config_of(event, level, &last_error).await? {
+                    return Ok(Some(Config { bytes, level }));
+                }
             }
+            Ok::<_, FetchError>(None)
+        };
+        match timeout(CONFIG_PATIENCE, lookup).await {
+            Ok(Ok(config)) => Ok(config),
+            Ok(Err(error)) => Err(error_chain(&error)),
+            Err(_) => Err(format!(
+                "{} (tried for {} minutes)",
+                lock(&last_error),
+                CONFIG_PATIENCE.as_secs() / 60
+            )),
         }
-        Ok(None)
     }
-}
 
-fn error_chain(error: &FetchError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
+    async fn config_of(
+        &self,
+        event: &Event,
+        level: Level,
+        last_error: &Mutex<String>,
+    ) -> Result<Option<Vec<u8>>, FetchError> {
+        let scope = &event.envelope.scope;
+        // The commit is one of the stage's branch, the project's files are on another.
+        let commit = event.envelope.git_commit_id.as_deref();
+        let commit = commit.filter(|_| level != Level::Project);
+        let get = || {
+            self.resources
+                .get(scope, level, CONFIG_URI, commit, MAX_CONFIG_BYTES)
+        };
+        get.retry(
+            ExponentialBuilder::default()
+                .with_min_delay(Duration::from_millis(100))
+                .with_max_delay(Duration::from_secs(5))
+                .without_max_times()
+                .with_jitter(),
+        )
+        .when(|error| !matches!(error, FetchError::TooLarge { .. }))
+        .notify(|error, pause| {
+            let error = error_chain(error);
+            warn!(
+                error,
+                retry_in_ms = pause.as_millis(),
+                "{CONFIG_URI} could not be read"
+            );
+            *lock(last_error) = error;
+        })
+        .await
     }
 }
 

@@ -29,7 +29,7 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-#[command(rename_all = "kebab-case")]
+#[command(next_line_help = true)]
 pub(crate) struct ServeSettings {
     /// Port on which events are received.
     #[arg(long, env = "RCV_PORT", value_name = "RCV_PORT", default_value_t = 8080, value_parser = port)]
@@ -41,7 +41,7 @@ pub(crate) struct ServeSettings {
 
     /// Most bytes that a request's body may have.
     #[arg(long, env = "MAX_BODY_BYTES", value_name = "MAX_BODY_BYTES", default_value_t = 1 << 20,
-          value_parser = clap::value_parser!(u64).range(1024..=16 << 20))]
+          value_parser = clap::value_parser!(u64).range(1024..=4 << 20))]
     pub(crate) max_body_bytes: u64,
 
     /// Keptn's configuration service (resource-service from Keptn 0.18 on).
@@ -162,6 +162,7 @@ pub(crate) struct ServeSettings {
 }
 
 #[derive(Debug, Args)]
+#[command(next_line_help = true)]
 pub(crate) struct InitSettings {
     /// A file or directory of the Keptn service; once for each.
     #[arg(long = "file", value_name = "PATH", required = true, value_parser = ResourceUri::parse)]
@@ -186,15 +187,15 @@ pub(crate) struct InitSettings {
 
     /// Project of the event.
     #[arg(long, env = "KEPTN_PROJECT", value_name = "KEPTN_PROJECT")]
-    pub(crate) project: String,
+    pub(crate) project: Option<String>,
 
     /// Stage of the event.
     #[arg(long, env = "KEPTN_STAGE", value_name = "KEPTN_STAGE")]
-    pub(crate) stage: String,
+    pub(crate) stage: Option<String>,
 
     /// Service of the event.
     #[arg(long, env = "KEPTN_SERVICE", value_name = "KEPTN_SERVICE")]
-    pub(crate) service: String,
+    pub(crate) service: Option<String>,
 
     /// Commit of the files, where the configuration service knows commits.
     #[arg(long, env = "GIT_COMMIT_ID", value_name = "GIT_COMMIT_ID")]
@@ -354,7 +355,7 @@ mod tests {
         insta::assert_snapshot!(report, @r#"
         error: invalid value 'x' for '--rcv-port <RCV_PORT>': expected a port number from 0 (any free one) to 65535
         error: invalid value 'x' for '--rcv-path <RCV_PATH>': expected a path such as `/` or `/events`, other than /livez, /readyz and /health
-        error: invalid value '1' for '--max-body-bytes <MAX_BODY_BYTES>': 1 is not in 1024..=16777216
+        error: invalid value '1' for '--max-body-bytes <MAX_BODY_BYTES>': 1 is not in 1024..=4194304
         error: invalid value 'localhost:8080' for '--configuration-service <CONFIGURATION_SERVICE>': expected an address such as `http://configuration-service:8080`
         error: invalid value 'x' for '--keptn-event-endpoint <KEPTN_EVENT_ENDPOINT>': relative URL without a base, expected an address such as `http://configuration-service:8080`
         error: invalid value 'lots' for '--default-resource-limits-cpu <DEFAULT_RESOURCE_LIMITS_CPU>': `lots` is no quantity, expected one such as `1`, `50m`, `128Mi` or `1.5Gi`

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 pub(crate) use manifest::{InitContainer, JobSettings, SecretKey, Start};
+use outcome::JobSeen;
 pub(crate) use outcome::TaskEnd;
 pub(crate) use own_pod::OwnPod;
 
@@ -36,6 +37,8 @@ const OVERDUE: Duration = Duration::from_secs(60);
 
 /// A Pod that somebody's sidecar keeps alive is ended this long after its task's answer.
 const SIDECAR_GRACE_SECONDS: i64 = 30;
+
+const LIST_PAUSE: Duration = Duration::from_secs(1);
 
 const FIELD_MANAGER: &str = "job-executor-service";
 
@@ -111,29 +114,77 @@ impl Cluster {
         };
         let create = || async { call(self.jobs.create(&params, &job)).await };
         match retried("create", &name, create).await {
-            Ok(_) => Ok(Created::New),
+            Ok(_) => {
+                self.watch.created(&name);
+                Ok(Created::New)
+            }
             Err(Failed::Api(status)) if status.is_already_exists() => Ok(Created::Before),
             Err(error) => {
+                // An attempt whose answer was lost may have succeeded before this one was refused.
+                if self.get(&name).await.is_some() {
+                    return Ok(Created::Before);
+                }
                 self.watch.forget(&name);
                 Err(Refused(error.to_string()))
             }
         }
     }
 
+    async fn get(&self, name: &str) -> Option<Job> {
+        let get = || async { call(self.jobs.get(name)).await };
+        match retried("get", name, get).await {
+            Ok(job) => Some(job),
+            Err(Failed::Api(status)) if status.is_not_found() => None,
+            Err(error) => {
+                warn!(job = name, %error, "the Job cannot be read");
+                None
+            }
+        }
+    }
+
     /// What the first Job of a run says of it.
     pub(crate) async fn existing(&self, place: Place<'_>) -> Existing {
-        let name = place.job_name();
-        match retried("get", &name, || async { call(self.jobs.get(&name)).await }).await {
-            Ok(job) if job.labels().contains_key(names::REPORTED) => Existing::Reported,
-            Ok(job) => record_of(&job).map_or(Existing::Unknown, |run| {
-                Existing::Unreported(Box::new(run), FirstJob::of(&job))
-            }),
-            Err(_) => Existing::Unknown,
+        let Some(job) = self.get(&place.job_name()).await else {
+            return Existing::Unknown;
+        };
+        if job.labels().contains_key(names::REPORTED) {
+            return Existing::Reported;
         }
+        record_of(&job).map_or(Existing::Unknown, |run| {
+            Existing::Unreported(Box::new(run), FirstJob::of(&job))
+        })
     }
 
     /// The runs whose answer is not out, with their first Job's state, oldest first.
     pub(crate) async fn unreported(&self) -> Vec<(Run, FirstJob)> {
+        let mut runs: HashMap<RunId, (Run, Option<FirstJob>)> = HashMap::new();
+        for job in self.unreported_jobs().await {
+            let Some(run) = record_of(&job) else { continue };
+            let is_first = run.first_place().map(|first| first.job_name()) == job.metadata.name;
+            let first = is_first.then(|| FirstJob::of(&job));
+            let (_, known) = runs.entry(run.id.clone()).or_insert((run, None));
+            *known = known.or(first);
+        }
+        let mut unreported = Vec::new();
+        for (run, first) in runs.into_values() {
+            match first {
+                Some(first) => unreported.push((run, first)),
+                // Jobs are marked from the last to the first, so only a hand can have done this. Its
+                // `.started` is out, or else its later Jobs would not be there.
+                None => unreported.push((
+                    run,
+                    FirstJob {
+                        queued: false,
+                        started_sent: true,
+                    },
+                )),
+            }
+        }
+        unreported.sort_by(|(a, _), (b, _)| (a.arrived, &a.id).cmp(&(b.arrived, &b.id)));
+        unreported
+    }
+
+    async fn unreported_jobs(&self) -> Vec<Job> {
         let selector = format!(
             "{}={},{},!{}",
             names::MANAGED_BY,
@@ -141,51 +192,70 @@ impl Cluster {
             names::RUN,
             names::REPORTED
         );
-        let mut runs: HashMap<RunId, (Run, FirstJob)> = HashMap::new();
-        let mut params = ListParams::default().labels(&selector).limit(500);
+        let first_page = ListParams::default().labels(&selector).limit(500);
+        let mut params = first_page.clone();
+        let mut jobs = Vec::new();
         loop {
             let list = || async { call(self.jobs.list(&params)).await };
-            let Ok(page) = retried("list", "all", list).await else {
-                break;
-            };
-            for job in &page.items {
-                let Some(run) = record_of(job) else { continue };
-                let first = FirstJob::of(job);
-                runs.entry(run.id.clone())
-                    .and_modify(|(_, known)| *known = known.merged(first))
-                    .or_insert((run, first));
-            }
-            match page.metadata.continue_ {
-                Some(token) if !token.is_empty() => params.continue_token = Some(token),
-                _ => break,
+            match retried("list", "all", list).await {
+                Ok(page) => {
+                    jobs.extend(page.items);
+                    match page.metadata.continue_ {
+                        Some(token) if !token.is_empty() => params.continue_token = Some(token),
+                        _ => return jobs,
+                    }
+                }
+                // The rest of a list is gone after some minutes; a permission can still come.
+                Err(error) => {
+                    warn!(%error, "the Jobs of earlier runs cannot be listed, starting again");
+                    jobs.clear();
+                    params = first_page.clone();
+                    tokio::time::sleep(LIST_PAUSE).await;
+                }
             }
         }
-        let mut runs: Vec<_> = runs.into_values().collect();
-        runs.sort_by(|(a, _), (b, _)| (a.arrived, &a.id).cmp(&(b.arrived, &b.id)));
-        runs
     }
 
     /// Waits until the task of a Job has ended.
     pub(crate) async fn end(&self, place: Place<'_>) -> TaskEnd {
         let name = place.job_name();
         let limit = place.task.time_limit;
-        loop {
-            let overdue = Duration::from_secs(limit.into()) + OVERDUE;
-            if let Ok(end) = timeout(overdue, self.watch.end(&name, limit)).await {
-                return end;
-            }
-            let get = || async { call(self.jobs.get_metadata(&name)).await };
-            if let Err(Failed::Api(status)) = retried("get", &name, get).await
-                && status.is_not_found()
-            {
-                self.watch.is_gone(&name);
-            }
+        if self.watch.is_unknown(&name) {
+            self.look(&name).await;
         }
+        let overdue = Duration::from_secs(limit.into()) + OVERDUE;
+        let end = loop {
+            match timeout(overdue, self.watch.end(&name, limit)).await {
+                Ok(end) => break end,
+                Err(_) => self.look(&name).await,
+            }
+        };
+        if end.finished.is_some() {
+            return end;
+        }
+        // The Job's condition can be here before the Pod's, and with it goes where the logs are.
+        let pods = ListParams::default().labels(&format!("{}={name}", watch::JOB_NAME));
+        let list = || async { call(self.pods.list(&pods)).await };
+        if let Ok(pods) = retried("list", &name, list).await {
+            self.watch.learned_pods(&pods.items);
+        }
+        self.watch.end(&name, limit).await
     }
 
-    pub(crate) async fn logs(&self, end: &TaskEnd) -> Vec<ContainerLog> {
+    /// Asks for a Job that the watch does not show: one that was deleted while the watch was away, or
+    /// one that is reported.
+    async fn look(&self, name: &str) {
+        let state = self
+            .get(name)
+            .await
+            .map_or(JobSeen::Gone, |job| JobSeen::of(&job));
+        self.watch.learned(name, state);
+    }
+
+    /// About `room` bytes of each container's log.
+    pub(crate) async fn logs(&self, end: &TaskEnd, room: usize) -> Vec<ContainerLog> {
         match &end.pod {
-            Some((name, seen)) => logs::read(&self.pods, name, seen).await,
+            Some((name, seen)) => logs::read(&self.pods, name, seen, &end.ending, room).await,
             None => Vec::new(),
         }
     }
@@ -207,18 +277,18 @@ impl Cluster {
     }
 
     /// Notes on a Job that its run is over; from now on the Job's time to live counts.
-    pub(crate) async fn mark_reported(&self, place: Place<'_>, end: Option<&TaskEnd>) {
+    pub(crate) async fn mark_reported(&self, place: Place<'_>, end: &TaskEnd) {
         let name = place.job_name();
         let mut patch = json!({
             "metadata": {"labels": {names::REPORTED: "true"}},
             "spec": {"ttlSecondsAfterFinished": place.task.ttl},
         });
-        let outlived = end.filter(|end| {
-            let pod = end.pod.as_ref().map(|(_, pod)| pod);
-            pod.is_some_and(|pod| pod.outlives(&name))
-        });
-        if let Some(started) = outlived.and_then(|end| end.started) {
-            let ran = jiff::Timestamp::now().duration_since(started).as_secs();
+        let pod = end.pod.as_ref().map(|(_, pod)| pod);
+        if let Some(created) = pod
+            .filter(|pod| pod.outlives(&name))
+            .and_then(|pod| pod.created)
+        {
+            let ran = jiff::Timestamp::now().duration_since(created).as_secs();
             patch["spec"]["activeDeadlineSeconds"] = json!(ran + SIDECAR_GRACE_SECONDS);
         }
         self.patch(&name, &patch).await;
@@ -254,14 +324,6 @@ impl FirstJob {
         Self {
             queued: job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true),
             started_sent: job.annotations().contains_key(names::STARTED),
-        }
-    }
-
-    /// Only the first Job of a run is ever queued, or says that `.started` was sent.
-    fn merged(self, other: Self) -> Self {
-        Self {
-            queued: self.queued && other.queued,
-            started_sent: self.started_sent || other.started_sent,
         }
     }
 }

@@ -13,7 +13,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 
@@ -24,9 +24,6 @@ pub(crate) use connections::accept;
 
 /// Keptn's distributors wait 5 s, all attempts together; the answer must be there before.
 const SENDER_PATIENCE: Duration = Duration::from_secs(4);
-
-/// Memory for events on their way to becoming a Job.
-const ADMISSION_MEMORY: usize = 32 << 20;
 
 pub(crate) struct Endpoint {
     admission: Arc<Admission>,
@@ -41,13 +38,9 @@ impl Endpoint {
         max_body_bytes: usize,
         ready: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
-        let memory = Arc::new(Semaphore::new(body::units(ADMISSION_MEMORY)));
         Self {
             admission,
-            limits: Limits {
-                max_body_bytes,
-                memory,
-            },
+            limits: Limits::new(max_body_bytes),
             ready: Box::new(ready),
         }
     }
@@ -147,6 +140,10 @@ fn refused_body(error: &BodyError, limit: usize) -> Response {
         BodyError::TooLarge => text(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("the body has more than the allowed {limit} bytes (MAX_BODY_BYTES)"),
+        ),
+        BodyError::TooManyValues => text(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body holds too many lists and objects to be read in bounded memory".into(),
         ),
         BodyError::TooSlow => text(
             StatusCode::REQUEST_TIMEOUT,

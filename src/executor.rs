@@ -14,7 +14,6 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::cluster::{Cluster, FirstJob, Start, TaskEnd};
@@ -35,8 +34,6 @@ pub(crate) struct Executor {
     slots: Slots,
     executing: Mutex<HashSet<RunId>>,
     recovered: watch::Sender<bool>,
-    /// Not waited for at a shutdown: the next process takes the runs over.
-    runs: TaskTracker,
 }
 
 /// A task that ended, or one that was refused.
@@ -56,7 +53,6 @@ impl Executor {
             slots,
             executing: Mutex::default(),
             recovered: watch::Sender::new(false),
-            runs: TaskTracker::new(),
         }
     }
 
@@ -108,7 +104,7 @@ impl Executor {
             keptn.context = run.event.keptn_context,
         );
         let work = async move {
-            let execution = AssertUnwindSafe(executor.execute(&run, turn, first));
+            let execution = AssertUnwindSafe(Box::pin(executor.execute(&run, turn, first)));
             if execution.catch_unwind().await.is_err() {
                 error!(
                     "executing the run panicked; its Jobs are kept and taken over at the next start"
@@ -116,23 +112,34 @@ impl Executor {
             }
             executor.executing().remove(&run.id);
         };
-        self.runs.spawn(work.instrument(span));
+        // Nobody waits for it at a shutdown: the next process takes the run over.
+        tokio::spawn(work.instrument(span));
     }
 
     async fn execute(&self, run: &Run, turn: Turn, first: FirstJob) {
         let (started, done) = tokio::join!(self.announce(run, first), self.work(run, turn, first));
-        let ends: Vec<(Place<'_>, TaskEnd)> =
+        let jobs: Vec<(Place<'_>, TaskEnd)> =
             done.iter().filter_map(|done| done.job.clone()).collect();
-        if let Some(finished) = self.finished(run, done).await {
-            if let Some(started) = started {
-                tokio::time::sleep_until(started + BETWEEN_ANSWERS).await;
+        let finished = self.finished(run, done).await;
+        // The first Job comes last: until it is marked, the run is found again as a whole.
+        let mark = async {
+            for (place, end) in jobs.iter().rev() {
+                self.cluster.mark_reported(*place, end).await;
             }
-            self.answers.deliver(finished).await;
+        };
+        match finished {
+            Some(finished) => {
+                if let Some(started) = started {
+                    tokio::time::sleep_until(started + BETWEEN_ANSWERS).await;
+                }
+                self.answers.deliver(finished, mark).await;
+            }
+            None => mark.await,
         }
-        for (place, end) in &ends {
-            self.cluster.mark_reported(*place, Some(end)).await;
-        }
-        info!(run = %run.id, "Successfully finished processing of event: {}", run.event.id);
+        info!(
+            "Successfully finished processing of event: {}",
+            run.event.id
+        );
     }
 
     /// Sends `.started` while the first task already works; tells when Keptn took it.
@@ -140,14 +147,14 @@ impl Executor {
         if !run.is_answered() || first.started_sent {
             return None;
         }
-        self.answers
-            .deliver(answer::started(&run.event, run.arrived))
-            .await;
-        let delivered = Instant::now();
-        if let Some(first) = run.first_place() {
-            self.cluster.mark_started(first).await;
-        }
-        Some(delivered)
+        let mark = async {
+            if let Some(first) = run.first_place() {
+                self.cluster.mark_started(first).await;
+            }
+        };
+        let started = answer::started(&run.event, run.arrived);
+        self.answers.deliver(started, mark).await;
+        Some(Instant::now())
     }
 
     /// One task after the other. An action ends with its first task that fails, the run does not.
@@ -190,14 +197,18 @@ impl Executor {
         let end = self.cluster.end(place).await;
         info!(job = place.job_name(), ending = ?end.ending, "the task ended");
         // The next task does not wait for the logs of this one.
-        let (cluster, of) = (self.cluster.clone(), end.clone());
-        let logs = tokio::spawn(async move { cluster.logs(&of).await }.in_current_span());
+        let heard = place.run.is_answered() && !place.action.silent;
+        let logs = heard.then(|| {
+            let room = self.answers.max_bytes() / place.run.task_count().max(1);
+            let (cluster, of) = (self.cluster.clone(), end.clone());
+            tokio::spawn(async move { cluster.logs(&of, room).await }.in_current_span())
+        });
         Done {
             action: place.action,
             task: &place.task.name,
             ending: end.ending.clone(),
             job: Some((place, end)),
-            logs: Some(logs),
+            logs,
         }
     }
 
@@ -240,12 +251,14 @@ impl Executor {
         verdict: Verdict,
         message: &str,
     ) {
-        self.answers.deliver(answer::started(event, arrived)).await;
+        let started = answer::started(event, arrived);
+        self.answers.deliver(started, std::future::ready(())).await;
         tokio::time::sleep(BETWEEN_ANSWERS).await;
         let answer = answer::finished(event, arrived, verdict, "", None);
         let room = self.answers.room_for_message(&answer);
         let message = report::shortened(message, room);
-        self.answers.deliver(answer.with_message(message)).await;
+        let finished = answer.with_message(message);
+        self.answers.deliver(finished, std::future::ready(())).await;
     }
 
     fn executing(&self) -> MutexGuard<'_, HashSet<RunId>> {

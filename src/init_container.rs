@@ -44,7 +44,6 @@ pub(crate) fn main(settings: InitSettings) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn run(settings: InitSettings) -> anyhow::Result<()> {
-    let name = |name: String| (!name.is_empty()).then_some(name);
     let mut fetcher = Fetcher {
         resources: Resources::new(
             settings.configuration_service,
@@ -53,11 +52,11 @@ pub(crate) async fn run(settings: InitSettings) -> anyhow::Result<()> {
         )
         .context("cannot make the HTTP client for CONFIGURATION_SERVICE")?,
         scope: EventScope {
-            project: name(settings.project),
-            stage: name(settings.stage),
-            service: name(settings.service),
+            project: settings.project,
+            stage: settings.stage,
+            service: settings.service,
         },
-        commit: settings.git_commit_id.and_then(name),
+        commit: settings.git_commit_id,
         directory: Directory::open(&settings.directory)?,
         listed: None,
     };

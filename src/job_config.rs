@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use fields::{
-    EnvName, EnvVar, ImagePullPolicy, ObjectName, Property, ResourceUri, Resources, SecurityContext,
+    EnvName, EnvVar, ImagePullPolicy, ObjectName, Property, ResourceUri, Resources,
+    SecurityContext, TtlSeconds,
 };
 use json_path::JsonPath;
 
@@ -94,7 +95,7 @@ pub(crate) struct Task {
     pub(crate) max_poll_duration: Option<NonZeroU32>,
     pub(crate) namespace: Option<ObjectName>,
     /// Seconds that the Job is kept after its answer was delivered.
-    pub(crate) ttl_seconds_after_finished: Option<u32>,
+    pub(crate) ttl_seconds_after_finished: Option<TtlSeconds>,
     pub(crate) security_context: SecurityContext,
     pub(crate) service_account: Option<String>,
     pub(crate) annotations: BTreeMap<String, String>,

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::cluster::names::job_name;
 use crate::event::Event;
 use crate::job_config::fields::{EnvName, EnvVar, Render, Resources};
 use crate::job_config::json_path::Found;
 use crate::job_config::{Action, Task};
 use crate::policy::Policy;
-use crate::run::{RunAction, RunId, RunTask, Variable, Work};
+use crate::run::{RunAction, RunId, RunTask, Variable, Work, job_name};
 
 /// As the original waited.
 const DEFAULT_TIME_LIMIT: u32 = 300;
@@ -24,8 +23,8 @@ const MIN_TTL: u32 = 60;
 /// Linux refuses to start a program with a longer `NAME=value` (`MAX_ARG_STRLEN`, 32 pages of 4 KiB).
 const MAX_VARIABLE_BYTES: usize = 32 * 4096 - 1;
 
-/// The variables that every task gets; a task cannot set them.
-const SCOPE_VARIABLES: [&str; 3] = ["KEPTN_PROJECT", "KEPTN_STAGE", "KEPTN_SERVICE"];
+/// All variables of a run together: Kubernetes takes objects of 1.5 MiB, and each task is one.
+const MAX_VARIABLES_BYTES: usize = 1 << 20;
 
 /// What the operator decides for all tasks.
 #[derive(Debug, Clone, Default)]
@@ -45,28 +44,78 @@ pub(crate) enum Files {
     NoImage,
 }
 
-pub(crate) fn resolve(
-    event: &Event,
-    index: usize,
-    action: &Action,
-    policy: &Policy,
-    defaults: &TaskDefaults,
-) -> RunAction {
-    let id = RunId::of(&event.envelope);
-    let resolved = |(task_index, task): (usize, &Task)| {
-        let refused = |reason| (task.name.clone(), reason);
-        policy.check(task).map_err(refused)?;
+/// Resolves the actions of one event, one after the other.
+pub(crate) struct Resolver<'a> {
+    event: &'a Event,
+    run: &'a RunId,
+    policy: &'a Policy,
+    defaults: &'a TaskDefaults,
+    /// Bytes of variables that the run's tasks may still have.
+    room: usize,
+}
+
+/// What becomes of the variables of a task.
+#[derive(Default)]
+struct Environment {
+    variables: Vec<Variable>,
+    secrets: Vec<String>,
+}
+
+impl<'a> Resolver<'a> {
+    pub(crate) fn new(
+        event: &'a Event,
+        run: &'a RunId,
+        policy: &'a Policy,
+        defaults: &'a TaskDefaults,
+    ) -> Self {
+        Self {
+            event,
+            run,
+            policy,
+            defaults,
+            room: MAX_VARIABLES_BYTES,
+        }
+    }
+
+    /// `index` is the action's place in the config.
+    pub(crate) fn action(&mut self, index: usize, action: &Action) -> RunAction {
+        let tasks: Result<Vec<RunTask>, (String, String)> = action
+            .tasks
+            .iter()
+            .enumerate()
+            .map(|(task_index, task)| {
+                self.task(index, task_index, task)
+                    .map_err(|reason| (task.name.clone(), reason))
+            })
+            .collect();
+        RunAction {
+            index,
+            name: action.name.clone(),
+            silent: action.silent,
+            work: match tasks {
+                Ok(tasks) => Work::Tasks(tasks),
+                Err((task, reason)) => Work::Refused { task, reason },
+            },
+        }
+    }
+
+    fn task(&mut self, action: usize, index: usize, task: &Task) -> Result<RunTask, String> {
+        self.policy.check(task)?;
+        let defaults = self.defaults;
         if defaults.files == Files::NoImage && !task.files.is_empty() {
-            return Err(refused(
+            return Err(
                 "the task has `files`, but INIT_CONTAINER_IMAGE of the service is not set and its own \
                  image is not known"
                     .into(),
-            ));
+            );
         }
-        let (env, secrets) = environment(event, task, policy).map_err(|reason| {
-            let job = job_name(&id, index, task_index);
-            refused(format!("could not prepare env for job {job}: {reason}"))
+        let environment = self.environment(task).map_err(|reason| {
+            let job = job_name(self.run, action, index);
+            format!("could not prepare env for job {job}: {reason}")
         })?;
+        let ttl = task
+            .ttl_seconds_after_finished
+            .map_or(DEFAULT_TTL, u32::from);
         Ok(RunTask {
             name: task.name.clone(),
             image: task.image.clone(),
@@ -79,17 +128,14 @@ pub(crate) fn resolve(
                 .iter()
                 .map(|file| file.as_str().to_owned())
                 .collect(),
-            env,
-            secrets,
+            env: environment.variables,
+            secrets: environment.secrets,
             resources: task
                 .resources
                 .clone()
                 .unwrap_or_else(|| defaults.resources.clone()),
             time_limit: time_limit(task, defaults),
-            ttl: task
-                .ttl_seconds_after_finished
-                .unwrap_or(DEFAULT_TTL)
-                .max(MIN_TTL),
+            ttl: ttl.max(MIN_TTL),
             security_context: task.security_context.clone(),
             service_account: task
                 .service_account
@@ -98,17 +144,67 @@ pub(crate) fn resolve(
                 .filter(|account| !account.is_empty()),
             annotations: task.annotations.clone(),
         })
-    };
-    let tasks: Result<Vec<RunTask>, (String, String)> =
-        action.tasks.iter().enumerate().map(resolved).collect();
-    RunAction {
-        index,
-        name: action.name.clone(),
-        silent: action.silent,
-        work: match tasks {
-            Ok(tasks) => Work::Tasks(tasks),
-            Err((task, reason)) => Work::Refused { task, reason },
-        },
+    }
+
+    /// The variables in the order of the container's `env`, where `$(X)` sees what stands before it; so
+    /// what Keptn tells comes first. A task's own entry cannot replace it, as in the original.
+    fn environment(&mut self, task: &Task) -> Result<Environment, String> {
+        let keptn = keptn_variables(self.event);
+        let reserved = keptn.len();
+        let mut environment = Environment {
+            variables: keptn,
+            secrets: Vec::new(),
+        };
+        for (name, source) in &task.env {
+            let value = match source {
+                EnvVar::Literal(text) => text.clone(),
+                EnvVar::Secret(secret) => {
+                    self.policy.check_secret(secret.as_str()).map_err(|error| {
+                        format!("could not add env with name {name}, valueFrom secret: {error}")
+                    })?;
+                    environment.secrets.push(secret.as_str().to_owned());
+                    continue;
+                }
+                EnvVar::Event { path, render } => path
+                    .find(&self.event.document)
+                    .map_err(|error| error.to_string())
+                    .and_then(|found| rendered(&found, *render))
+                    .map(|text| literal(&text))
+                    .map_err(|error| {
+                        format!(
+                            "could not add env with name '{name}', value '{path}', valueFrom \
+                             'event': {error}"
+                        )
+                    })?,
+            };
+            self.within_bounds(name, &value)
+                .map_err(|error| format!("could not add env with name {name}: {error}"))?;
+            let keptns = &environment.variables[..reserved];
+            if !keptns.iter().any(|variable| variable.name == name.as_str()) {
+                environment.variables.push(Variable {
+                    name: name.as_str().to_owned(),
+                    value,
+                });
+            }
+        }
+        Ok(environment)
+    }
+
+    fn within_bounds(&mut self, name: &EnvName, value: &str) -> Result<(), String> {
+        if value.contains('\0') {
+            return Err("its value holds a NUL".into());
+        }
+        let bytes = name.as_str().len() + 1 + value.len();
+        if bytes > MAX_VARIABLE_BYTES {
+            return Err(format!(
+                "name and value take {bytes} bytes, a program cannot be started with more than \
+                 {MAX_VARIABLE_BYTES}"
+            ));
+        }
+        self.room = self.room.checked_sub(bytes).ok_or_else(|| {
+            format!("the variables of all tasks take more than {MAX_VARIABLES_BYTES} bytes")
+        })?;
+        Ok(())
     }
 }
 
@@ -119,80 +215,17 @@ fn time_limit(task: &Task, defaults: &TaskDefaults) -> u32 {
     own.min(defaults.deadline.unwrap_or(u32::MAX))
 }
 
-/// The variables in the order of the container's `env`, where `$(X)` sees what stands before it; so
-/// what Keptn tells comes first. A task's own entry cannot replace it, as in the original.
-fn environment(
-    event: &Event,
-    task: &Task,
-    policy: &Policy,
-) -> Result<(Vec<Variable>, Vec<String>), String> {
-    let mut variables: Vec<Variable> = keptn_variables(event);
-    let mut secrets = Vec::new();
-    let reserved: Vec<String> = variables
-        .iter()
-        .map(|variable| variable.name.clone())
-        .collect();
-    for (name, source) in &task.env {
-        let value = match source {
-            EnvVar::Literal(text) => text.clone(),
-            EnvVar::Secret(secret) => {
-                let secret = secret.as_str();
-                policy.check_secret(secret).map_err(|error| {
-                    format!("could not add env with name {name}, valueFrom secret: {error}")
-                })?;
-                secrets.push(secret.to_owned());
-                continue;
-            }
-            EnvVar::Event { path, render } => {
-                let text = path
-                    .find(&event.document)
-                    .map_err(|error| error.to_string())
-                    .and_then(|found| rendered(&found, *render))
-                    .map_err(|error| {
-                        format!(
-                            "could not add env with name '{name}', value '{path}', valueFrom \
-                             'event': {error}"
-                        )
-                    })?;
-                literal(&text)
-            }
-        };
-        if value.contains('\0') {
-            return Err(format!(
-                "could not add env with name {name}: its value holds a NUL"
-            ));
-        }
-        let bytes = name.as_str().len() + 1 + value.len();
-        if bytes > MAX_VARIABLE_BYTES {
-            return Err(format!(
-                "could not add env with name {name}: name and value take {bytes} bytes, a program \
-                 cannot be started with more than {MAX_VARIABLE_BYTES}"
-            ));
-        }
-        if !reserved.iter().any(|reserved| reserved == name.as_str()) {
-            variables.push(variable(name, value));
-        }
-    }
-    Ok((variables, secrets))
-}
-
-fn variable(name: &EnvName, value: String) -> Variable {
-    Variable {
-        name: name.as_str().to_owned(),
-        value,
-    }
-}
-
 fn keptn_variables(event: &Event) -> Vec<Variable> {
     let scope = &event.envelope.scope;
-    let values = [&scope.project, &scope.stage, &scope.service];
-    let scope_variables = SCOPE_VARIABLES
-        .into_iter()
-        .zip(values)
-        .map(|(name, value)| {
-            let value = literal(value.as_deref().unwrap_or_default());
-            (name.to_owned(), value)
-        });
+    let scope_variables = [
+        ("KEPTN_PROJECT", &scope.project),
+        ("KEPTN_STAGE", &scope.stage),
+        ("KEPTN_SERVICE", &scope.service),
+    ]
+    .map(|(name, value)| {
+        let value = literal(value.as_deref().unwrap_or_default());
+        (name.to_owned(), value)
+    });
     let labels: BTreeMap<String, String> = event
         .envelope
         .labels
@@ -200,6 +233,7 @@ fn keptn_variables(event: &Event) -> Vec<Variable> {
         .map(|(key, value)| (label_variable(key), literal(value)))
         .collect();
     scope_variables
+        .into_iter()
         .chain(labels)
         .map(|(name, value)| Variable { name, value })
         .collect()
@@ -269,16 +303,14 @@ mod tests {
             "apiVersion: v2\nactions: [{{name: a, events: [{{}}], tasks: [{{name: t, image: i, env: {env}}}]}}]"
         );
         let config = reader::read(config.as_bytes()).unwrap().config;
-        let action = resolve(
-            &event(data),
-            0,
-            &config.actions[0],
-            &Policy {
-                own_secret: "job-service-keptn-secrets".into(),
-                ..Policy::default()
-            },
-            &TaskDefaults::default(),
-        );
+        let event = event(data);
+        let run = RunId::of(&event.envelope, "");
+        let policy = Policy {
+            own_secret: "job-service-keptn-secrets".into(),
+            ..Policy::default()
+        };
+        let defaults = TaskDefaults::default();
+        let action = Resolver::new(&event, &run, &policy, &defaults).action(0, &config.actions[0]);
         match action.work {
             Work::Refused { task, reason } => format!("{task}: {reason}"),
             Work::Tasks(tasks) => tasks[0]
@@ -339,19 +371,29 @@ mod tests {
 
     #[test]
     fn a_value_that_cannot_be_had_is_refused_in_the_words_of_the_original() {
-        let refused = |env: &str| resolved(env, &json!({"list": [1], "big": "x".repeat(140_000)}));
+        let refused = |env: &str| {
+            resolved(
+                env,
+                &json!({"list": [1], "big": "x".repeat(140_000), "half": "x".repeat(70_000)}),
+            )
+        };
         let report = [
             refused("[{name: A, value: $.data.missing.x, valueFrom: event}]"),
             refused("[{name: A, value: '$.data.list[3]', valueFrom: event}]"),
             refused("[{name: A, value: $.data.big, valueFrom: event}]"),
             refused("[{name: job-service-keptn-secrets, valueFrom: secret}]"),
+            refused(&format!(
+                "[{}]",
+                "{name: A, value: $.data.half, valueFrom: event},".repeat(20)
+            )),
         ]
         .join("\n");
         insta::assert_snapshot!(report, @r#"
-        t: could not prepare env for job job-executor-service-job-99e66fd88ace94c9cab597dd-000-001: could not add env with name 'A', value '$.data.missing.x', valueFrom 'event': unknown key missing
-        t: could not prepare env for job job-executor-service-job-99e66fd88ace94c9cab597dd-000-001: could not add env with name 'A', value '$.data.list[3]', valueFrom 'event': index 3 out of bounds
-        t: could not prepare env for job job-executor-service-job-99e66fd88ace94c9cab597dd-000-001: could not add env with name A: name and value take 140002 bytes, a program cannot be started with more than 131071
-        t: could not prepare env for job job-executor-service-job-99e66fd88ace94c9cab597dd-000-001: could not add env with name job-service-keptn-secrets, valueFrom secret: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
+        t: could not prepare env for job job-executor-service-job-1ce6d2b7904b586f122b1899-000-001: could not add env with name 'A', value '$.data.missing.x', valueFrom 'event': unknown key missing
+        t: could not prepare env for job job-executor-service-job-1ce6d2b7904b586f122b1899-000-001: could not add env with name 'A', value '$.data.list[3]', valueFrom 'event': index 3 out of bounds
+        t: could not prepare env for job job-executor-service-job-1ce6d2b7904b586f122b1899-000-001: could not add env with name A: name and value take 140002 bytes, a program cannot be started with more than 131071
+        t: could not prepare env for job job-executor-service-job-1ce6d2b7904b586f122b1899-000-001: could not add env with name job-service-keptn-secrets, valueFrom secret: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
+        t: could not prepare env for job job-executor-service-job-1ce6d2b7904b586f122b1899-000-001: could not add env with name A: the variables of all tasks take more than 1048576 bytes
         "#);
     }
 }

@@ -16,7 +16,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha3::{Digest, Sha3_224};
 
-use crate::cluster::names::job_name;
 use crate::event::Envelope;
 use crate::job_config::fields::{ImagePullPolicy, Resources, SecurityContext};
 
@@ -24,7 +23,7 @@ use crate::job_config::fields::{ImagePullPolicy, Resources, SecurityContext};
 const MAX_RECORD_BYTES: usize = 224 << 10;
 
 /// What a record may inflate to: as many environment variables as a Job can hold, and more.
-const MAX_INFLATED_BYTES: u64 = 8 << 20;
+const MAX_INFLATED_BYTES: usize = 8 << 20;
 
 /// Names a run: the same for every delivery of an event, different for any other event.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -32,17 +31,15 @@ const MAX_INFLATED_BYTES: u64 = 8 << 20;
 pub(crate) struct RunId(String);
 
 impl RunId {
-    /// Job names leave 24 characters (see [`crate::cluster::names`]); 24 hexadecimal digits are 96
+    /// Job names leave 24 characters (see [`job_name`]); 24 hexadecimal digits are 96
     /// bits: among a million million events the chance of two with one name is one in 100,000.
     const DIGITS: usize = 24;
 
-    /// A `CloudEvent` is identified by its source and its id together (`CloudEvents` 1.0, `id`).
-    pub(crate) fn of(envelope: &Envelope) -> Self {
-        let mut text = String::with_capacity(envelope.source.len() + envelope.id.len() + 20);
-        text.push_str(&envelope.source.len().to_string());
-        text.push('\n');
-        text.push_str(&envelope.source);
-        text.push_str(&envelope.id);
+    /// A `CloudEvent` is identified by its source and its id together (`CloudEvents` 1.0, `id`); what
+    /// two installations of this service make of it in one namespace are two runs.
+    pub(crate) fn of(envelope: &Envelope, installation: &str) -> Self {
+        let (source, id) = (&envelope.source, &envelope.id);
+        let text = format!("{installation}\n{}\n{source}{id}", source.len());
         let mut digits = hash(text.as_bytes());
         digits.truncate(Self::DIGITS);
         Self(digits)
@@ -53,6 +50,16 @@ impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// 57 characters, as many as leave a Pod's name whole (63 less 6 of `-xxxxx`) = 25 of this prefix + 24
+/// of the run id + 8 of `-AAA-TTT`.
+const JOB_NAME_PREFIX: &str = "job-executor-service-job-";
+
+/// As the original numbered them: actions from 0, tasks from 1. `task` is from 0 here. Creating a Job
+/// a second time finds the first.
+pub(crate) fn job_name(run: &RunId, action: usize, task: usize) -> String {
+    format!("{JOB_NAME_PREFIX}{run}-{action:03}-{:03}", task + 1)
 }
 
 /// SHA3-224 in hexadecimal: what the original labels its Jobs with, as the hash of the config.
@@ -163,11 +170,12 @@ impl Place<'_> {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the run's record takes {bytes} bytes on each Job, allowed are {MAX_RECORD_BYTES}: let fewer or \
-     shorter values of the event become environment variables"
+    "the run's record takes {bytes} bytes on each Job, allowed are {allowed}: let fewer or shorter \
+     values of the event become environment variables"
 )]
 pub(crate) struct RecordTooLarge {
     bytes: usize,
+    allowed: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -208,6 +216,10 @@ impl Run {
         })
     }
 
+    pub(crate) fn task_count(&self) -> usize {
+        self.steps().map(|(_, places)| places.len()).sum()
+    }
+
     /// None where no action has a task that may run.
     pub(crate) fn first_place(&self) -> Option<Place<'_>> {
         self.steps()
@@ -215,23 +227,24 @@ impl Run {
     }
 
     pub(crate) fn encode(&self) -> Result<String, RecordTooLarge> {
+        let within = |bytes: usize, allowed: usize| {
+            (bytes <= allowed)
+                .then_some(())
+                .ok_or(RecordTooLarge { bytes, allowed })
+        };
+        // Neither serialising these types nor writing to memory can fail.
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        within(json.len(), MAX_INFLATED_BYTES)?;
         let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
-        // Neither writing to memory nor serialising these types can fail.
-        if let Ok(json) = serde_json::to_vec(self) {
-            encoder.write_all(&json).ok();
-        }
+        encoder.write_all(&json).ok();
         let record = STANDARD_NO_PAD.encode(encoder.finish().unwrap_or_default());
-        if record.len() > MAX_RECORD_BYTES {
-            return Err(RecordTooLarge {
-                bytes: record.len(),
-            });
-        }
+        within(record.len(), MAX_RECORD_BYTES)?;
         Ok(record)
     }
 
     pub(crate) fn decode(record: &str) -> Result<Self, RecordError> {
         let compressed = STANDARD_NO_PAD.decode(record)?;
-        let inflated = ZlibDecoder::new(compressed.as_slice()).take(MAX_INFLATED_BYTES);
+        let inflated = ZlibDecoder::new(compressed.as_slice()).take(MAX_INFLATED_BYTES as u64);
         Ok(serde_json::from_reader(inflated)?)
     }
 }
@@ -260,7 +273,7 @@ pub(crate) mod tests {
 
     fn run(env: Vec<Variable>) -> Run {
         Run {
-            id: RunId::of(&envelope("1")),
+            id: RunId::of(&envelope("1"), ""),
             arrived: Timestamp::UNIX_EPOCH,
             event: envelope("1"),
             config_hash: hash(b""),
@@ -323,15 +336,26 @@ pub(crate) mod tests {
         other.source = "shipyard-controller1".into();
         other.id = String::new();
         let ids = [
-            RunId::of(&envelope("1")),
-            RunId::of(&envelope("A")),
-            RunId::of(&envelope("a")),
-            RunId::of(&other),
+            RunId::of(&envelope("1"), ""),
+            RunId::of(&envelope("1"), "other"),
+            RunId::of(&envelope("A"), ""),
+            RunId::of(&envelope("a"), ""),
+            RunId::of(&other, ""),
         ];
         for (index, id) in ids.iter().enumerate() {
             assert_eq!(id.to_string().len(), RunId::DIGITS);
             assert!(!ids[..index].contains(id));
         }
-        assert_eq!(RunId::of(&envelope("1")), ids[0]);
+        assert_eq!(RunId::of(&envelope("1"), ""), ids[0]);
+    }
+
+    #[test]
+    fn job_names_are_short_enough_and_distinct() {
+        for id in ["1", "UPPER_case", &"long".repeat(100)] {
+            let name = job_name(&RunId::of(&envelope(id), ""), 998, 998);
+            assert_eq!(name.len(), 57, "{name}");
+        }
+        let id = RunId::of(&envelope("1"), "");
+        assert_ne!(job_name(&id, 0, 11), job_name(&id, 1, 1));
     }
 }

@@ -120,6 +120,7 @@ pub(crate) async fn run(
         executor: Arc::clone(&executor),
         policy,
         defaults,
+        installation: settings.full_deployment_name.clone(),
         under_way,
     });
     let (of_ready, stopping) = (Arc::clone(&executor), stop.clone());

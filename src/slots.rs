@@ -103,7 +103,7 @@ mod tests {
 
     fn queue(slots: &Slots, second: i64) -> Turn {
         let arrived = Timestamp::from_second(second).unwrap();
-        slots.queue(arrived, &RunId::of(&envelope(&second.to_string())))
+        slots.queue(arrived, &RunId::of(&envelope(&second.to_string()), ""))
     }
 
     #[tokio::test]

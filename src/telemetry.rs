@@ -17,6 +17,17 @@ pub(crate) fn filter(directives: &str) -> Result<String, String> {
         .map_err(|error| format!("{error}, expected a level such as `info` or `debug`"))
 }
 
+/// An error with its causes, in one line.
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
 /// Starts logging to standard error.
 pub(crate) fn start(directives: &str, format: Option<Format>) {
     let terminal = std::io::stderr().is_terminal();

@@ -344,7 +344,7 @@ mod tests {
     use crate::event::Event;
     use crate::job_config::reader;
     use crate::policy::Policy;
-    use crate::resolve::{TaskDefaults, resolve};
+    use crate::resolve::{Resolver, TaskDefaults};
     use crate::run::tests::envelope;
     use crate::run::{Run, RunId};
 
@@ -374,11 +374,13 @@ mod tests {
             document,
         };
         let defaults = TaskDefaults::default();
+        let id = RunId::of(&event.envelope, "");
+        let action = Resolver::new(&event, &id, &policy, &defaults).action(0, &config.actions[0]);
         let run = Run {
-            id: RunId::of(&event.envelope),
+            id,
             arrived: Timestamp::UNIX_EPOCH,
             config_hash: "abc".into(),
-            actions: vec![resolve(&event, 0, &config.actions[0], &policy, &defaults)],
+            actions: vec![action],
             event: event.envelope,
         };
         let place = run.first_place().expect("a task that is not refused");

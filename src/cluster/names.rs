@@ -1,16 +1,4 @@
-//! Names and labels of Jobs. Names are a function of run, action and task, so that creating a Job a
-//! second time finds the first.
-
-use crate::run::RunId;
-
-/// 57 characters, as many as leave a Pod's name whole (63 less 6 of `-xxxxx`) = 25 of this prefix + 24
-/// of the run id + 8 of `-AAA-TTT`.
-const PREFIX: &str = "job-executor-service-job-";
-
-/// As the original numbered them: actions from 0, tasks from 1. `task` is from 0 here.
-pub(crate) fn job_name(run: &RunId, action: usize, task: usize) -> String {
-    format!("{PREFIX}{run}-{action:03}-{:03}", task + 1)
-}
+//! Names and labels that this service puts on Jobs and Pods.
 
 pub(crate) fn init_container_name(job: &str) -> String {
     format!("init-{job}")
@@ -47,7 +35,6 @@ pub(crate) fn label_value(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::tests::envelope;
 
     #[test]
     fn labels_are_those_of_the_original() {
@@ -64,16 +51,5 @@ mod tests {
             assert_eq!(label_value(text), value);
         }
         assert_eq!(label_value(&"x".repeat(100)).len(), 63);
-    }
-
-    #[test]
-    fn names_leave_room_for_the_init_container() {
-        for id in ["1", "UPPER_case", &"long".repeat(100)] {
-            let name = job_name(&RunId::of(&envelope(id)), 998, 998);
-            assert_eq!(name.len(), 57, "{name}");
-            assert!(init_container_name(&name).len() <= 63);
-        }
-        let id = RunId::of(&envelope("1"));
-        assert_ne!(job_name(&id, 0, 11), job_name(&id, 1, 1));
     }
 }

@@ -38,6 +38,7 @@ pub(crate) enum JobSeen {
 pub(crate) struct PodSeen {
     /// Somebody ends the Pod: its containers' exit codes are no longer the task's.
     pub(crate) ending: bool,
+    pub(crate) created: Option<Timestamp>,
     /// Why the kubelet ended the Pod as a whole, such as `Evicted`.
     pub(crate) reason: Option<String>,
     pub(crate) init_containers: Vec<ContainerSeen>,
@@ -47,7 +48,14 @@ pub(crate) struct PodSeen {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ContainerSeen {
     pub(crate) name: String,
-    pub(crate) end: Option<ContainerEnd>,
+    pub(crate) state: ContainerState,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum ContainerState {
+    Waiting,
+    Running,
+    Ended(ContainerEnd),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -104,6 +112,7 @@ impl PodSeen {
         };
         Self {
             ending: pod.metadata.deletion_timestamp.is_some(),
+            created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
             reason: status.reason.as_ref().map(|reason| match &status.message {
                 Some(message) => format!("{reason}: {message}"),
                 None => reason.clone(),
@@ -115,30 +124,38 @@ impl PodSeen {
 
     fn container(&self, name: &str) -> Option<&ContainerEnd> {
         let named = |container: &&ContainerSeen| container.name == name;
-        self.containers.iter().find(named)?.end.as_ref()
+        self.containers.iter().find(named)?.end()
     }
 
     fn init_container(&self, name: &str) -> Option<&ContainerEnd> {
         let named = |container: &&ContainerSeen| container.name == name;
-        self.init_containers.iter().find(named)?.end.as_ref()
+        self.init_containers.iter().find(named)?.end()
     }
 
     /// Whether something keeps the Pod alive that is not the task, such as an injected sidecar.
     pub(crate) fn outlives(&self, container: &str) -> bool {
         self.container(container).is_some()
-            && self.containers.iter().any(|other| other.end.is_none())
+            && self.containers.iter().any(|other| other.end().is_none())
     }
 }
 
 impl ContainerSeen {
     fn of(status: &ContainerStatus) -> Self {
-        let terminated = status
-            .state
-            .as_ref()
-            .and_then(|state| state.terminated.as_ref());
+        let state = status.state.clone().unwrap_or_default();
         Self {
             name: status.name.clone(),
-            end: terminated.map(ContainerEnd::of),
+            state: match (state.terminated, state.running) {
+                (Some(terminated), _) => ContainerState::Ended(ContainerEnd::of(&terminated)),
+                (None, Some(_)) => ContainerState::Running,
+                (None, None) => ContainerState::Waiting,
+            },
+        }
+    }
+
+    pub(crate) fn end(&self) -> Option<&ContainerEnd> {
+        match &self.state {
+            ContainerState::Ended(end) => Some(end),
+            ContainerState::Waiting | ContainerState::Running => None,
         }
     }
 }
@@ -181,7 +198,13 @@ impl Seen {
             );
             return Some(self.ended(job, Ending::Failed(failure)));
         }
-        let alive = || self.pods.values().filter(|pod| !pod.ending);
+        // A Pod that is ended from outside (deleted, evicted, its node shut down) may well exit with 0;
+        // then the Job's condition decides.
+        let alive = || {
+            self.pods
+                .values()
+                .filter(|pod| !pod.ending && pod.reason.is_none())
+        };
         if let Some(end) = alive().find_map(|pod| pod.container(job)) {
             let ending = if end.exit_code == 0 {
                 Ending::Succeeded
@@ -271,6 +294,8 @@ mod tests {
         {containerStatuses: [{name: j, state: {terminated: {exitCode: 143, reason: Error}}}]}}";
     const BAD_INIT: &str = "{status: {initContainerStatuses: [{name: init-j, state: {terminated: \
         {exitCode: 1, reason: Error}}}], containerStatuses: [{name: j, state: {waiting: {}}}]}}";
+    const EVICTED_WITH_0: &str = "{status: {reason: Evicted, message: no disk, containerStatuses: \
+        [{name: j, state: {terminated: {exitCode: 0, reason: Completed}}}]}}";
     const EVICTED: &str = "{status: {reason: Evicted, message: no disk, containerStatuses: []}}";
 
     fn condition(kind: &str, reason: &str) -> JobSeen {
@@ -290,6 +315,7 @@ mod tests {
             end(running(), Some(pod(BAD_INIT))),
             end(running(), Some(pod(KILLED))),
             end(running(), Some(pod(EVICTED))),
+            end(running(), Some(pod(EVICTED_WITH_0))),
             end(condition("Suspended", "x"), None),
             end(condition("Complete", "x"), None),
             end(
@@ -309,6 +335,7 @@ mod tests {
         succeeded
         job j failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit
         job j failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit
+        goes on
         goes on
         goes on
         goes on

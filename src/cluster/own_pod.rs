@@ -6,7 +6,7 @@ use kube::Client;
 use kube::api::Api;
 use tracing::warn;
 
-use super::call;
+use super::{call, retried};
 
 /// The container of this service in deploy/service.yaml; the other one is Keptn's distributor.
 const CONTAINER: &str = "job-executor-service";
@@ -18,10 +18,11 @@ pub(crate) struct OwnPod {
 }
 
 impl OwnPod {
-    /// Without the permission to look, nothing is known; the settings can still tell.
+    /// Waits for the API server. Without the permission to look, nothing is known; the settings can
+    /// still tell.
     pub(crate) async fn read(client: Client, namespace: &str, name: &str) -> Self {
         let pods: Api<Pod> = Api::namespaced(client, namespace);
-        match call(pods.get(name)).await {
+        match retried("get", name, || async { call(pods.get(name)).await }).await {
             Ok(pod) => Self::of(&pod),
             Err(error) => {
                 warn!(

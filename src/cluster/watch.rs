@@ -23,7 +23,7 @@ use super::names;
 use super::outcome::{JobSeen, PodSeen, Seen, TaskEnd};
 
 /// The label that the Job controller puts on each Pod.
-const JOB_NAME: &str = "job-name";
+pub(super) const JOB_NAME: &str = "job-name";
 
 /// Between the attempts of a watch: the library's own pauses reach 30 s, and after an outage every
 /// task that ended meanwhile waits for the watch. Two watches are no load.
@@ -96,9 +96,33 @@ impl Watch {
         }
     }
 
-    /// Somebody found out that the Job does not exist, which a watch that was away cannot tell.
-    pub(crate) fn is_gone(&self, job: &str) {
-        self.change(job, |seen| seen.job = JobSeen::Gone);
+    /// Whether nothing is known of a Job that is said to exist.
+    pub(crate) fn is_unknown(&self, job: &str) -> bool {
+        let tasks = self.tasks();
+        let seen = tasks.get(job);
+        seen.is_none_or(|seen| seen.borrow().job == JobSeen::NotYet)
+    }
+
+    /// What a call found out, where the watch was away or does not look.
+    pub(crate) fn learned(&self, job: &str, state: JobSeen) {
+        self.follow(job);
+        self.change(job, |seen| seen.job = state);
+    }
+
+    /// The Job exists, and the watch will tell how it does.
+    pub(crate) fn created(&self, job: &str) {
+        self.change(job, |seen| {
+            if seen.job == JobSeen::NotYet {
+                seen.job = JobSeen::Running;
+            }
+        });
+    }
+
+    /// As [`Self::learned`], of the Pods of a Job.
+    pub(crate) fn learned_pods(&self, pods: &[Pod]) {
+        for pod in pods {
+            self.saw_pod(pod);
+        }
     }
 
     /// Follows the cluster until the end of the process; errors are retried with back-off.

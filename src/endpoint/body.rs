@@ -19,10 +19,12 @@ const MEMORY_PATIENCE: Duration = Duration::from_secs(1);
 /// One permit of the shared memory.
 const UNIT: usize = 1024;
 
-/// A parsed event takes up to 16 times its bytes (a list of digits, 2 bytes each, becomes values of 32),
-/// and something for its admission.
-const EXPANSION: usize = 16;
+/// For an event's admission, whatever its size.
 const FIXED: usize = 4 * UNIT;
+
+/// All that is in flight. One event may take half of it, so that it never waits for itself.
+pub(super) const SHARED: usize = 32 << 20;
+const MOST_OF_ONE: usize = SHARED / 2;
 
 /// A body that is too large is read on to this many bytes, so that its sender comes to reading the
 /// answer; with a connection closed half-way it would only see that.
@@ -30,22 +32,30 @@ const MAX_DISCARDED: usize = 32 << 20;
 
 pub(super) struct Limits {
     pub(super) max_body_bytes: usize,
-    pub(super) memory: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
 pub(super) enum BodyError {
     TooLarge,
+    TooManyValues,
     TooSlow,
     NoMemory,
     Broken(String),
 }
 
-pub(super) fn units(bytes: usize) -> usize {
+fn units(bytes: usize) -> usize {
     bytes.div_ceil(UNIT)
 }
 
 impl Limits {
+    pub(super) fn new(max_body_bytes: usize) -> Self {
+        Self {
+            max_body_bytes,
+            memory: Arc::new(Semaphore::new(units(SHARED))),
+        }
+    }
+
     /// The body, with the memory that its event may use.
     pub(super) async fn read(
         &self,
@@ -71,6 +81,11 @@ impl Limits {
                 Err(_) => return Err(BodyError::TooSlow),
             };
             let Some(chunk) = chunk else {
+                let parsed = parsed_len(&bytes);
+                if parsed > MOST_OF_ONE {
+                    return Err(BodyError::TooManyValues);
+                }
+                memory.merge(self.reserve(parsed).await?);
                 return Ok((bytes, Arc::new(memory)));
             };
             if bytes.len() + chunk.len() > self.max_body_bytes {
@@ -78,7 +93,7 @@ impl Limits {
                 discard(body, until).await;
                 return Err(BodyError::TooLarge);
             }
-            memory.merge(self.reserve(chunk.len() * EXPANSION).await?);
+            memory.merge(self.reserve(chunk.len()).await?);
             bytes.extend_from_slice(&chunk);
         }
     }
@@ -91,6 +106,19 @@ impl Limits {
             Ok(Err(_)) | Err(_) => Err(BodyError::NoMemory),
         }
     }
+}
+
+/// What JSON may take once it is parsed, from above: its texts, and for each value, list and object what
+/// `serde_json` allocates (an object begins with a B-tree node of 11 entries).
+fn parsed_len(bytes: &[u8]) -> usize {
+    bytes.iter().fold(bytes.len(), |len, byte| {
+        len + match byte {
+            b'{' => 700,
+            b'[' => 160,
+            b',' => 56,
+            _ => 0,
+        }
+    })
 }
 
 async fn next_chunk(body: &mut Body) -> Result<Option<Bytes>, BodyError> {
@@ -144,9 +172,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_body_of_millions_of_values_is_refused() {
+        let body = Body::from(format!("[{}]", "{\"\":0},".repeat(100_000)));
+        let read = Limits::new(1 << 20).read(&HeaderMap::new(), body).await;
+        assert!(matches!(read, Err(BodyError::TooManyValues)), "{read:?}");
+        let plain = Body::from(vec![b'x'; 1 << 20]);
+        let read = Limits::new(1 << 20).read(&HeaderMap::new(), plain).await;
+        assert!(read.is_ok(), "{read:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn more_events_than_memory_allows_are_refused_until_there_is_room() {
-        let limits = limits(FIXED + 10 * EXPANSION * 100);
-        let body = || Body::from(vec![b'x'; 600]);
+        let limits = limits(2 * FIXED);
+        let body = || Body::from(vec![b'x'; 1600]);
         let held = limits.read(&HeaderMap::new(), body()).await.unwrap();
         let refused = limits.read(&HeaderMap::new(), body()).await;
         assert!(matches!(refused, Err(BodyError::NoMemory)), "{refused:?}");

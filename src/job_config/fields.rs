@@ -128,6 +128,54 @@ fn fully_decoded(path: &str) -> String {
     }
 }
 
+/// A container image, as Kubernetes takes it; never empty.
+#[derive(Debug)]
+pub(crate) struct Image(String);
+
+impl Image {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.contains(char::is_whitespace) {
+            return Err(format!(
+                "`{text}` is no container image, expected one such as `alpine:3.20`"
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+from_text!(Image);
+
+/// `ttlSecondsAfterFinished`: Kubernetes' field has 32 bits with a sign.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TtlSeconds(u32);
+
+impl From<TtlSeconds> for u32 {
+    fn from(seconds: TtlSeconds) -> Self {
+        seconds.0
+    }
+}
+
+impl<'de> Deserialize<'de> for TtlSeconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let most = i32::MAX.unsigned_abs();
+        match u32::deserialize(deserializer)? {
+            seconds if seconds <= most => Ok(Self(seconds)),
+            _ => Err(serde::de::Error::custom(format!(
+                "expected at most {most} seconds"
+            ))),
+        }
+    }
+}
+
+/// Splits a command line as a shell would; where quotes do not close, at blanks as the original did.
+pub(super) fn words(cmd: &str) -> Vec<String> {
+    shell_words::split(cmd).unwrap_or_else(|_| cmd.split_whitespace().map(str::to_owned).collect())
+}
+
 /// The name of an environment variable, by Kubernetes' rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
@@ -328,6 +376,11 @@ pub(crate) fn annotations<'de, D: Deserializer<'de>>(
 ) -> Result<BTreeMap<String, String>, D::Error> {
     let annotations: BTreeMap<String, String> = or_default(deserializer)?;
     for key in annotations.keys() {
+        if key.starts_with("keptn.sh/jes-") {
+            return Err(serde::de::Error::custom(format!(
+                "`{key}` is not allowed, annotations of this service begin so"
+            )));
+        }
         let (prefix, name) = key.split_once('/').unwrap_or(("x", key));
         let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         let edges = |text: &str| {
@@ -375,6 +428,25 @@ mod tests {
             "a\0b",
         ] {
             assert!(ResourceUri::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_command_line_is_split_as_a_shell_splits_words() {
+        for (cmd, expected) in [
+            (
+                "locust -f /keptn/a.py",
+                &["locust", "-f", "/keptn/a.py"][..],
+            ),
+            (
+                "sh -c 'echo \"a b\"; exit 1'",
+                &["sh", "-c", "echo \"a b\"; exit 1"],
+            ),
+            ("  a   b ", &["a", "b"]),
+            ("echo it's", &["echo", "it's"]),
+            ("", &[]),
+        ] {
+            assert_eq!(words(cmd), expected, "{cmd}");
         }
     }
 

@@ -5,7 +5,9 @@
 
 use serde::Deserialize;
 
-use super::fields::{EnvName, EnvVar, Property, Render, ResourceUri, TypePattern, or_default};
+use super::fields::{
+    EnvName, EnvVar, Image, Property, Render, ResourceUri, TypePattern, or_default, words,
+};
 use super::json_path::JsonPath;
 use super::{Action, EventMatcher, EventPattern, JobConfig, JsonPathFilter, Root, Task};
 
@@ -55,7 +57,7 @@ struct FilterEntry {
 struct TaskEntry {
     #[serde(default, deserialize_with = "or_default")]
     name: String,
-    image: String,
+    image: Image,
     #[serde(default, deserialize_with = "or_default")]
     cmd: String,
     #[serde(default, deserialize_with = "or_default")]
@@ -125,7 +127,7 @@ impl TaskEntry {
         };
         Task {
             name: self.name,
-            image: self.image,
+            image: self.image.to_string(),
             cmd: words(&self.cmd),
             files: self.files,
             env: self.env.into_iter().map(variable).collect(),
@@ -134,39 +136,10 @@ impl TaskEntry {
     }
 }
 
-/// Splits a command line as a shell would; where quotes do not close, at blanks as the original did.
-pub(super) fn words(cmd: &str) -> Vec<String> {
-    shell_words::split(cmd).unwrap_or_else(|_| cmd.split_whitespace().map(str::to_owned).collect())
-}
-
 impl From<Config> for JobConfig {
     fn from(config: Config) -> Self {
         Self {
             actions: config.actions.into_iter().map(|entry| entry.0).collect(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::words;
-
-    #[test]
-    fn a_command_line_is_split_as_a_shell_splits_words() {
-        for (cmd, expected) in [
-            (
-                "locust -f /keptn/a.py",
-                &["locust", "-f", "/keptn/a.py"][..],
-            ),
-            (
-                "sh -c 'echo \"a b\"; exit 1'",
-                &["sh", "-c", "echo \"a b\"; exit 1"],
-            ),
-            ("  a   b ", &["a", "b"]),
-            ("echo it's", &["echo", "it's"]),
-            ("", &[]),
-        ] {
-            assert_eq!(words(cmd), expected, "{cmd}");
         }
     }
 }

@@ -24,6 +24,9 @@ const MAX_FILTERS: usize = 1;
 /// Commas and logical operators: each is one more pass over the same nodes.
 const MAX_SELECTORS: usize = 16;
 
+/// The library writes down the path to every value that it visits; this is what that may take.
+const MAX_PLACES_BYTES: usize = 8 << 20;
+
 /// A path that was parsed once, when the config was read.
 #[derive(Debug, Clone)]
 pub(crate) struct JsonPath {
@@ -81,7 +84,17 @@ impl JsonPath {
         })
     }
 
+    /// Whether the path may visit all of an event.
+    pub(crate) fn finds_lists(&self) -> bool {
+        self.kind == Kind::List
+    }
+
     pub(crate) fn find<'a>(&self, root: &'a Value) -> Result<Found<'a>, NotFound> {
+        if self.finds_lists() && places_len(root, 0) > MAX_PLACES_BYTES {
+            return Err(NotFound(format!(
+                "the event is too large for the path {self}"
+            )));
+        }
         let mut found = evaluate(&self.query, root);
         match self.kind {
             Kind::List => Ok(Found::List(found)),
@@ -121,6 +134,25 @@ fn evaluate<'a>(query: &JpQuery, root: &'a Value) -> Vec<&'a Value> {
         .unwrap_or_default()
 }
 
+/// Bytes of the paths to all values below `root`, itself `len` bytes from the top.
+fn places_len(root: &Value, len: usize) -> usize {
+    // Brackets, quotes and up to three digits.
+    const MARKS: usize = 5;
+
+    match root {
+        Value::Array(items) => items
+            .iter()
+            .map(|item| places_len(item, len + MARKS))
+            .fold(len, usize::saturating_add),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| places_len(value, len + MARKS + key.len()))
+            .fold(len, usize::saturating_add),
+        _ => len,
+    }
+}
+
+/// Conservative: quoted names that hold one of these count as well.
 fn bounded(text: &str) -> Result<(), String> {
     let count = |part: &str| text.matches(part).count();
     let selectors = count(",") + count("&&") + count("||");
@@ -258,6 +290,17 @@ mod tests {
         invalid JSONPath `$.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa`: 602 bytes long, at most 512 are allowed
         invalid JSONPath `$[*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,*,`: at most 16 of `,`, `&&` and `||` are allowed
         "#);
+    }
+
+    #[test]
+    fn an_event_made_to_be_expensive_is_not_searched() {
+        let event = json!({"k".repeat(100_000): vec![0; 1000]});
+        let path = JsonPath::parse("$..x").unwrap();
+        assert_eq!(
+            path.find(&event).unwrap_err().to_string(),
+            "the event is too large for the path $..x"
+        );
+        assert!(JsonPath::parse("$.a").unwrap().find(&event).is_err());
     }
 
     #[test]

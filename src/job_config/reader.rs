@@ -8,8 +8,10 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_saphyr::options::DuplicateKeyPolicy;
-use serde_saphyr::{Options, alias_limits, budget, options};
+use serde_saphyr::{Options, Spanned, alias_limits, budget, options};
 
+use super::fields::EnvVar;
+use super::json_path::JsonPath;
 use super::versioned::{TaskV1, TaskV2};
 use super::{JobConfig, first_formats, versioned};
 
@@ -18,6 +20,9 @@ pub(crate) const CONFIG_URI: &str = "job/config.yaml";
 
 /// A config of 1,000 tasks has about 100 KiB.
 pub(crate) const MAX_CONFIG_BYTES: usize = 256 << 10;
+
+/// Paths with wildcards, filters and `..` go through all of an event, each time.
+const MAX_LIST_PATHS: usize = 32;
 
 const MAX_NODES: usize = 20_000;
 const MAX_DEPTH: usize = 32;
@@ -61,7 +66,7 @@ impl fmt::Display for ConfigError {
 #[derive(Deserialize)]
 struct Version {
     #[serde(default, rename = "apiVersion")]
-    api_version: Option<String>,
+    api_version: Option<Spanned<String>>,
 }
 
 /// Reads a config of any format.
@@ -89,7 +94,8 @@ pub(crate) fn read(bytes: &[u8]) -> Result<ReadConfig, ConfigError> {
         ));
     }
     let (version, _): (Version, _) = parse(text, DuplicateKeyPolicy::LastWins)?;
-    let (config, unknown): (JobConfig, Vec<String>) = match version.api_version.as_deref() {
+    let api_version = version.api_version.as_ref();
+    let (config, unknown): (JobConfig, Vec<String>) = match api_version.map(|v| v.value.as_str()) {
         None => {
             let (config, unknown) =
                 parse::<first_formats::Config>(text, DuplicateKeyPolicy::LastWins)?;
@@ -106,11 +112,9 @@ pub(crate) fn read(bytes: &[u8]) -> Result<ReadConfig, ConfigError> {
             (config.into(), unknown)
         }
         Some(other) => {
-            let line = text
-                .lines()
-                .position(|line| line.trim_start().starts_with("apiVersion"));
+            let at = api_version.map(|version| version.referenced);
             return Err(ConfigError {
-                place: line.map(|line| (line as u64 + 1, 1)),
+                place: at.map(|at| (at.line(), at.column())),
                 path: "apiVersion".into(),
                 message: format!("`{other}` is not supported, expected `v2` (or `v1`)"),
             });
@@ -127,6 +131,13 @@ pub(crate) fn read(bytes: &[u8]) -> Result<ReadConfig, ConfigError> {
             "at most {MAX_ACTIONS_AND_TASKS} actions, and as many tasks in an action, are allowed"
         )));
     }
+    let list_paths = config.paths().filter(|path| path.finds_lists()).count();
+    if list_paths > MAX_LIST_PATHS {
+        return Err(whole(format!(
+            "{list_paths} JSONPaths with `*`, `..`, a range or a filter, at most {MAX_LIST_PATHS} are \
+             allowed"
+        )));
+    }
     let mut warnings: Vec<String> = unknown
         .iter()
         .map(|path| format!("{CONFIG_URI}: {path}: unknown key, ignored"))
@@ -136,6 +147,25 @@ pub(crate) fn read(bytes: &[u8]) -> Result<ReadConfig, ConfigError> {
 }
 
 impl JobConfig {
+    fn paths(&self) -> impl Iterator<Item = &JsonPath> {
+        let filters = self
+            .actions
+            .iter()
+            .flat_map(|action| &action.matchers)
+            .filter_map(|matcher| matcher.filter.as_ref())
+            .map(|filter| &filter.property);
+        let variables = self
+            .actions
+            .iter()
+            .flat_map(|action| &action.tasks)
+            .flat_map(|task| &task.env)
+            .filter_map(|(_, source)| match source {
+                EnvVar::Event { path, .. } => Some(path),
+                EnvVar::Literal(_) | EnvVar::Secret(_) => None,
+            });
+        filters.chain(variables)
+    }
+
     fn never_matching(&self) -> impl Iterator<Item = String> {
         self.actions
             .iter()

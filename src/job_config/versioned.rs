@@ -7,10 +7,9 @@ use std::num::NonZeroU32;
 use serde::Deserialize;
 
 use super::fields::{
-    EnvName, EnvVar, ImagePullPolicy, ObjectName, Property, Render, ResourceUri, Resources,
-    SecurityContext, TypePattern, annotations, or_default,
+    EnvName, EnvVar, Image, ImagePullPolicy, ObjectName, Property, Render, ResourceUri, Resources,
+    SecurityContext, TtlSeconds, TypePattern, annotations, or_default, words,
 };
-use super::first_formats::words;
 use super::json_path::JsonPath;
 use super::{Action, EventMatcher, EventPattern, JobConfig, JsonPathFilter, Root, Task};
 
@@ -99,31 +98,13 @@ pub(super) struct TaskV2 {
     #[serde(default)]
     namespace: Option<ObjectName>,
     #[serde(default)]
-    ttl_seconds_after_finished: Option<u32>,
+    ttl_seconds_after_finished: Option<TtlSeconds>,
     #[serde(default, deserialize_with = "or_default")]
     security_context: SecurityContext,
     #[serde(default)]
     service_account: Option<String>,
     #[serde(default, deserialize_with = "annotations")]
     annotations: BTreeMap<String, String>,
-}
-
-/// Never empty.
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct Image(String);
-
-impl TryFrom<String> for Image {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if text.is_empty() || text.contains(char::is_whitespace) {
-            return Err(format!(
-                "`{text}` is no container image, expected one such as `alpine:3.20`"
-            ));
-        }
-        Ok(Self(text))
-    }
 }
 
 #[derive(Deserialize)]
@@ -230,7 +211,7 @@ impl From<TaskV1> for Task {
     fn from(task: TaskV1) -> Self {
         Self {
             name: task.name,
-            image: task.image.0,
+            image: task.image.to_string(),
             cmd: words(&task.cmd),
             files: task.files,
             env: task
@@ -248,7 +229,7 @@ impl From<TaskV2> for Task {
     fn from(task: TaskV2) -> Self {
         Self {
             name: task.name,
-            image: task.image.0,
+            image: task.image.to_string(),
             image_pull_policy: task.image_pull_policy,
             cmd: task.cmd,
             args: task.args,

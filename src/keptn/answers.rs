@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use crate::event::answer::Answer;
 use crate::report;
+use crate::telemetry::error_chain;
 
 /// A distributor that polls forwards to a gateway far away, and its own limit is 30 s: giving up
 /// earlier would leave open whether the event arrived.
@@ -30,7 +31,7 @@ pub(crate) struct Answers {
     endpoint: Url,
     /// Bytes of a whole event.
     max_bytes: usize,
-    /// What must not be cut at a shutdown: an attempt under way.
+    /// What must not be cut at a shutdown: an attempt under way, with the note of its success.
     attempts: TaskTracker,
     stopping: CancellationToken,
 }
@@ -41,6 +42,11 @@ enum Refusal {
 }
 
 impl Answers {
+    /// Bytes of logs that are worth keeping.
+    pub(crate) fn max_bytes(&self) -> usize {
+        self.max_bytes
+    }
+
     pub(crate) fn new(
         endpoint: Url,
         max_bytes: usize,
@@ -63,40 +69,24 @@ impl Answers {
         self.max_bytes.saturating_sub(taken)
     }
 
-    /// Returns when the answer was taken; during a shutdown, never: the next process sends it.
-    pub(crate) async fn deliver(&self, mut answer: Answer) {
-        let event_type = answer.event_type().to_owned();
+    /// Returns when the answer was taken; during a shutdown, never: the next process sends it. `then`
+    /// notes the delivery: no orderly shutdown comes between the two.
+    pub(crate) async fn deliver(&self, answer: Answer, then: impl Future<Output = ()>) {
+        tokio::pin!(then);
+        let event_type = answer.event_type();
         let mut pause = FIRST_PAUSE;
         loop {
             if self.stopping.is_cancelled() {
                 std::future::pending::<()>().await;
             }
-            let body = match answer.to_json() {
-                Ok(body) => body,
-                Err(error) => {
-                    tracing::error!(event.r#type = event_type, %error, "the answer cannot be written");
-                    return;
-                }
+            let round = async {
+                self.round(&answer).await?;
+                then.as_mut().await;
+                Ok::<_, String>(())
             };
-            let bytes = body.len();
-            match self.attempts.track_future(self.attempt(body)).await {
-                Ok(()) => {
-                    info!(event.r#type = event_type, bytes, "sent to Keptn");
-                    return;
-                }
-                Err(Refusal::Size(reason)) => {
-                    warn!(
-                        event.r#type = event_type,
-                        bytes,
-                        reason,
-                        "Keptn's distributor refused an event that may be too large, trying a shorter \
-                         message"
-                    );
-                    let budget = answer.message().len() / SHRINK;
-                    answer = answer.with_message(report::shortened(answer.message(), budget));
-                    continue;
-                }
-                Err(Refusal::Other(reason)) => warn!(
+            match self.attempts.track_future(round).await {
+                Ok(()) => return,
+                Err(reason) => warn!(
                     event.r#type = event_type,
                     reason,
                     retry_in_ms = pause.as_millis(),
@@ -108,6 +98,31 @@ impl Answers {
                 () = self.stopping.cancelled() => {}
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Sends the answer, and shorter ones where its size can be the reason of a refusal. The next round
+    /// begins with the whole answer again: a refusal may have had another reason.
+    async fn round(&self, answer: &Answer) -> Result<(), String> {
+        let mut answer = answer.clone();
+        loop {
+            let body = answer.to_json().map_err(|error| error_chain(&error))?;
+            let bytes = body.len();
+            match self.attempt(body).await {
+                Ok(()) => {
+                    info!(event.r#type = answer.event_type(), bytes, "sent to Keptn");
+                    return Ok(());
+                }
+                Err(Refusal::Size(reason)) if !answer.message().is_empty() => {
+                    warn!(
+                        event.r#type = answer.event_type(),
+                        bytes, reason, "refused, perhaps for its size: trying a shorter message"
+                    );
+                    let budget = answer.message().len() / SHRINK;
+                    answer = answer.with_message(report::shortened(answer.message(), budget));
+                }
+                Err(Refusal::Size(reason) | Refusal::Other(reason)) => return Err(reason),
+            }
         }
     }
 
@@ -138,14 +153,4 @@ impl Answers {
             Err(error) => Err(Refusal::Other(error_chain(&error))),
         }
     }
-}
-
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

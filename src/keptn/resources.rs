@@ -157,8 +157,14 @@ impl Resources {
             let next = body
                 .next_page_key
                 .filter(|key| !key.is_empty() && key != "0");
-            if next.is_none() || next == page || names.len() > MAX_LISTED {
+            if next.is_none() || next == page {
                 return Ok(names);
+            }
+            if names.len() > MAX_LISTED {
+                return Err(FetchError::Malformed {
+                    url,
+                    reason: format!("a list of more than {MAX_LISTED} files"),
+                });
             }
             page = next;
         }

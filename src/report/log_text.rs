@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-/// What is kept of a container's output: enough for the largest answer, whatever was printed.
-const CAPACITY: usize = 48 << 10;
+/// Less is of no use to anybody.
+const LEAST: usize = 2 << 10;
 
 /// Of a text that is too long, a quarter of what is shown is its beginning: how it started matters
 /// less than how it ended.
@@ -15,6 +15,7 @@ pub(crate) struct LogText {
     head: Vec<u8>,
     tail: VecDeque<u8>,
     dropped: u64,
+    capacity: usize,
 }
 
 impl From<&str> for LogText {
@@ -28,15 +29,23 @@ impl From<&str> for LogText {
 }
 
 impl LogText {
+    /// Keeps about `capacity` bytes.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            capacity: capacity.max(LEAST),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn push(&mut self, bytes: &[u8]) {
-        let room = (CAPACITY / HEAD_SHARE).saturating_sub(self.head.len());
+        let room = (self.capacity / HEAD_SHARE).saturating_sub(self.head.len());
         let (head, tail) = bytes.split_at(room.min(bytes.len()));
         self.head.extend_from_slice(head);
         self.tail.extend(tail);
         let excess = self
             .tail
             .len()
-            .saturating_sub(CAPACITY - CAPACITY / HEAD_SHARE);
+            .saturating_sub(self.capacity - self.capacity / HEAD_SHARE);
         self.tail.drain(..excess);
         self.dropped += excess as u64;
     }
@@ -154,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_text_that_fits_is_kept_as_it_is() {
-        let mut text = LogText::default();
+        let mut text = LogText::new(10_000);
         text.push("für ".as_bytes());
         text.push(b"alle\n");
         assert_eq!(text.render(100), "für alle\n");
@@ -162,13 +171,13 @@ mod tests {
 
     #[test]
     fn a_stream_of_any_length_keeps_its_beginning_and_its_end() {
-        let mut text = LogText::default();
+        let mut text = LogText::new(10_000);
         text.push(b"first line\n");
         for _ in 0..10_000 {
             text.push("some öther line\n".as_bytes());
         }
         text.push(b"last line\n");
-        assert!(text.head.len() + text.tail.len() <= CAPACITY);
+        assert!(text.head.len() + text.tail.len() <= text.capacity);
         for budget in [200, 5_000, 100_000] {
             let shown = text.render(budget);
             assert!(json_len(&shown) <= budget);
@@ -184,7 +193,7 @@ mod tests {
         for budget in 60..120 {
             assert!(json_len(&text.render(budget)) <= budget);
         }
-        let mut broken = LogText::default();
+        let mut broken = LogText::new(10_000);
         broken.push(&[0xff, b'a', 0xc3]);
         assert_eq!(broken.render(100), "\u{fffd}a\u{fffd}");
     }

@@ -157,6 +157,8 @@ fn every_mistake_is_told_with_its_place_and_what_is_allowed() {
 
 #[test]
 fn a_hostile_config_costs_an_error() {
+    let lists = "{name: A, value: $..a, valueFrom: event},".repeat(33);
+    let lists = format!("apiVersion: v2\nactions: [{{tasks: [{{image: i, env: [{lists}]}}]}}]");
     let laughs: String = (1..=9)
         .map(|n| format!("a{n}: &a{n} [{}]\n", format!("*a{},", n - 1).repeat(9)))
         .collect();
@@ -169,6 +171,7 @@ fn a_hostile_config_costs_an_error() {
     );
     for (name, text) in [
         ("billion laughs", format!("a0: &a0 lol\n{laughs}")),
+        ("paths", lists),
         ("nesting", nesting),
         ("keys", keys),
         ("aliases", quadratic),
