@@ -11,7 +11,7 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use futures::FutureExt;
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info, info_span, warn};
@@ -31,6 +31,10 @@ use crate::telemetry::error_chain;
 /// For all levels together. Keptn from 0.9 on gives up on a task that nobody started within 10
 /// minutes; 2 of them are left for telling it why.
 const CONFIG_PATIENCE: Duration = Duration::from_secs((10 - 2) * 60);
+
+/// Matching is the only work of the service that takes a processor for long; probes are answered
+/// meanwhile.
+const MAX_SEARCHES: usize = 1;
 
 /// Events that were answered without a Job, which only this process remembers.
 const REMEMBERED: usize = 4096;
@@ -58,11 +62,23 @@ pub(crate) struct Admission {
 }
 
 /// The admissions that have not ended, and the events that left nothing in the cluster.
-#[derive(Default)]
 pub(crate) struct UnderWay {
+    /// Events that are being matched.
+    searches: Semaphore,
     pub(crate) tasks: TaskTracker,
     admissions: Mutex<HashMap<RunId, watch::Receiver<Option<Admitted>>>>,
     answered: Mutex<Answered>,
+}
+
+impl Default for UnderWay {
+    fn default() -> Self {
+        Self {
+            searches: Semaphore::new(MAX_SEARCHES),
+            tasks: TaskTracker::new(),
+            admissions: Mutex::default(),
+            answered: Mutex::default(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -138,8 +154,11 @@ impl Admission {
                 return self.refuse(id, &event, arrived, &reason).await;
             }
         };
-        // Reading and searching can take a while where both are as large as they may be.
-        match tokio::task::block_in_place(|| self.run(id, &event, arrived, &config)) {
+        // Reading and searching take a while where both are as large as they may be.
+        let permit = self.under_way.searches.acquire().await;
+        let run = tokio::task::block_in_place(|| self.run(id, &event, arrived, &config));
+        drop(permit);
+        match run {
             Ok(Some(run)) => self.make_durable(run).await,
             Ok(None) => {
                 info!(

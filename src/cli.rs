@@ -8,7 +8,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use reqwest::Url;
 use secrecy::SecretString;
 
-use crate::job_config::fields::{Quantity, ResourceUri};
+use crate::job_config::fields::{Image, ObjectName, Quantity, ResourceUri};
 use crate::policy::ImageAllowList;
 use crate::{init_container, serve, telemetry};
 
@@ -40,9 +40,8 @@ pub(crate) struct ServeSettings {
     pub(crate) rcv_path: String,
 
     /// Most bytes that a request's body may have.
-    #[arg(long, env = "MAX_BODY_BYTES", value_name = "MAX_BODY_BYTES", default_value_t = 1 << 20,
-          value_parser = clap::value_parser!(u64).range(1024..=4 << 20))]
-    pub(crate) max_body_bytes: u64,
+    #[arg(long, env = "MAX_BODY_BYTES", value_name = "MAX_BODY_BYTES", default_value_t = 1 << 20, value_parser = |text: &str| within(text, 1024..=4 << 20))]
+    pub(crate) max_body_bytes: u32,
 
     /// Keptn's configuration service (resource-service from Keptn 0.18 on).
     #[arg(long, env = "CONFIGURATION_SERVICE", value_name = "CONFIGURATION_SERVICE",
@@ -55,22 +54,18 @@ pub(crate) struct ServeSettings {
     pub(crate) init_container_configuration_service_api_endpoint: Option<Url>,
 
     /// Token for the configuration service, if it is reached through Keptn's gateway.
-    #[arg(
-        long,
+    #[arg(long,
         env = "KEPTN_API_TOKEN",
         value_name = "KEPTN_API_TOKEN",
-        hide_env_values = true
-    )]
+        hide_env_values = true, value_parser = token)]
     pub(crate) keptn_api_token: Option<SecretString>,
 
     /// Secret that holds this token under the key `token`, for init containers.
-    #[arg(
-        long,
+    #[arg(long,
         env = "KEPTN_API_TOKEN_SECRET",
         value_name = "KEPTN_API_TOKEN_SECRET",
-        default_value = "job-service-keptn-secrets"
-    )]
-    pub(crate) keptn_api_token_secret: String,
+        default_value = "job-service-keptn-secrets", value_parser = ObjectName::parse)]
+    pub(crate) keptn_api_token_secret: ObjectName,
 
     /// Where answers are sent: Keptn's distributor.
     #[arg(long, env = "KEPTN_EVENT_ENDPOINT", value_name = "KEPTN_EVENT_ENDPOINT",
@@ -78,26 +73,22 @@ pub(crate) struct ServeSettings {
     pub(crate) keptn_event_endpoint: Url,
 
     /// Most bytes of an answer; logs are cut to fit. Distributors from 0.17 on take 64 KiB.
-    #[arg(long, env = "MAX_ANSWER_BYTES", value_name = "MAX_ANSWER_BYTES", default_value_t = 60_000,
-          value_parser = clap::value_parser!(u32).range(4096..=1_000_000))]
+    #[arg(long, env = "MAX_ANSWER_BYTES", value_name = "MAX_ANSWER_BYTES", default_value_t = 60_000, value_parser = |text: &str| within(text, 4096..=1_000_000))]
     pub(crate) max_answer_bytes: u32,
 
     /// Namespace in which Jobs run [default: the service's own, or the kubeconfig's].
-    #[arg(long, env = "JOB_NAMESPACE", value_name = "JOB_NAMESPACE")]
-    pub(crate) job_namespace: Option<String>,
+    #[arg(long, env = "JOB_NAMESPACE", value_name = "JOB_NAMESPACE", value_parser = ObjectName::parse)]
+    pub(crate) job_namespace: Option<ObjectName>,
 
     /// Most runs that work at once; more wait in the cluster, in order of arrival.
-    #[arg(long, env = "MAX_CONCURRENT_RUNS", value_name = "MAX_CONCURRENT_RUNS", default_value_t = 100,
-          value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "MAX_CONCURRENT_RUNS", value_name = "MAX_CONCURRENT_RUNS", default_value_t = 100, value_parser = |text: &str| within(text, 1..=100_000))]
     pub(crate) max_concurrent_runs: u32,
 
     /// Image of this service, for init containers [default: the image of the service's own Pod].
-    #[arg(
-        long,
+    #[arg(long,
         env = "INIT_CONTAINER_IMAGE",
-        value_name = "INIT_CONTAINER_IMAGE"
-    )]
-    pub(crate) init_container_image: Option<String>,
+        value_name = "INIT_CONTAINER_IMAGE", value_parser = Image::parse)]
+    pub(crate) init_container_image: Option<Image>,
 
     /// CPU limit of tasks without `resources`, such as `1` or `500m`.
     #[arg(long, env = "DEFAULT_RESOURCE_LIMITS_CPU", value_name = "DEFAULT_RESOURCE_LIMITS_CPU",
@@ -120,12 +111,10 @@ pub(crate) struct ServeSettings {
     pub(crate) default_resource_requests_memory: Option<Quantity>,
 
     /// Service account of tasks that name none [default: the namespace's, without a token].
-    #[arg(
-        long,
+    #[arg(long,
         env = "DEFAULT_JOB_SERVICE_ACCOUNT",
-        value_name = "DEFAULT_JOB_SERVICE_ACCOUNT"
-    )]
-    pub(crate) default_job_service_account: Option<String>,
+        value_name = "DEFAULT_JOB_SERVICE_ACCOUNT", value_parser = ObjectName::parse)]
+    pub(crate) default_job_service_account: Option<ObjectName>,
 
     /// Comma-separated globs of the images that tasks may use [default: all].
     #[arg(long, env = "ALLOWED_IMAGE_LIST", value_name = "ALLOWED_IMAGE_LIST", default_value = "",
@@ -177,12 +166,10 @@ pub(crate) struct InitSettings {
     pub(crate) configuration_service: Url,
 
     /// Token for the configuration service, if it is reached through Keptn's gateway.
-    #[arg(
-        long,
+    #[arg(long,
         env = "KEPTN_API_TOKEN",
         value_name = "KEPTN_API_TOKEN",
-        hide_env_values = true
-    )]
+        hide_env_values = true, value_parser = token)]
     pub(crate) keptn_api_token: Option<SecretString>,
 
     /// Project of the event.
@@ -245,12 +232,33 @@ fn unset_where_empty(command: clap::Command) -> clap::Command {
 }
 
 fn http_url(text: &str) -> Result<Url, String> {
-    let expected = "expected an address such as `http://configuration-service:8080`";
+    let expected = "expected an address such as `http://localhost:8080/path`";
     let url = Url::parse(text).map_err(|error| format!("{error}, {expected}"))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(expected.into());
+    let plain = url.query().is_none() && url.fragment().is_none();
+    if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() && plain {
+        return Ok(url);
     }
-    Ok(url)
+    Err(expected.into())
+}
+
+/// Secrets made with `echo` end with a newline.
+fn token(text: &str) -> Result<SecretString, String> {
+    let token = text.trim();
+    if token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(token.into());
+    }
+    Err("expected a token of visible ASCII characters".into())
+}
+
+fn within(text: &str, range: std::ops::RangeInclusive<u32>) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| {
+        format!(
+            "expected a number from {} to {}",
+            range.start(),
+            range.end()
+        )
+    })
 }
 
 fn port(text: &str) -> Result<u16, String> {
@@ -350,21 +358,33 @@ mod tests {
             error("--full-deployment-name=-x"),
             error("--max-concurrent-runs=0"),
             error("--log-level=x=y=z"),
+            error("--log-level=loud"),
+            error("--max-answer-bytes=64KB"),
+            error("--configuration-service=http://host/?x=1"),
+            error("--keptn-api-token=a b"),
+            error("--job-namespace=A B"),
+            error("--init-container-image=a b"),
         ]
         .join("\n");
         insta::assert_snapshot!(report, @r#"
         error: invalid value 'x' for '--rcv-port <RCV_PORT>': expected a port number from 0 (any free one) to 65535
         error: invalid value 'x' for '--rcv-path <RCV_PATH>': expected a path such as `/` or `/events`, other than /livez, /readyz and /health
-        error: invalid value '1' for '--max-body-bytes <MAX_BODY_BYTES>': 1 is not in 1024..=4194304
-        error: invalid value 'localhost:8080' for '--configuration-service <CONFIGURATION_SERVICE>': expected an address such as `http://configuration-service:8080`
-        error: invalid value 'x' for '--keptn-event-endpoint <KEPTN_EVENT_ENDPOINT>': relative URL without a base, expected an address such as `http://configuration-service:8080`
+        error: invalid value '1' for '--max-body-bytes <MAX_BODY_BYTES>': expected a number from 1024 to 4194304
+        error: invalid value 'localhost:8080' for '--configuration-service <CONFIGURATION_SERVICE>': expected an address such as `http://localhost:8080/path`
+        error: invalid value 'x' for '--keptn-event-endpoint <KEPTN_EVENT_ENDPOINT>': relative URL without a base, expected an address such as `http://localhost:8080/path`
         error: invalid value 'lots' for '--default-resource-limits-cpu <DEFAULT_RESOURCE_LIMITS_CPU>': `lots` is no quantity, expected one such as `1`, `50m`, `128Mi` or `1.5Gi`
         error: invalid value 'a[' for '--allowed-image-list <ALLOWED_IMAGE_LIST>': `a[` is no pattern for images (unclosed character class; missing ']'), expected one such as `registry.example.com/*`
         error: invalid value 'maybe' for '--allow-privileged-jobs <ALLOW_PRIVILEGED_JOBS>'
         error: invalid value '5m' for '--task-deadline-seconds <TASK_DEADLINE_SECONDS>': expected a whole number of seconds, 0 for none
         error: invalid value '-x' for '--full-deployment-name <FULL_DEPLOYMENT_NAME>': expected at most 63 letters, digits, `-`, `_` and `.`, a letter or digit at both ends
-        error: invalid value '0' for '--max-concurrent-runs <MAX_CONCURRENT_RUNS>': 0 is not in 1..=4294967295
+        error: invalid value '0' for '--max-concurrent-runs <MAX_CONCURRENT_RUNS>': expected a number from 1 to 100000
         error: invalid value 'x=y=z' for '--log-level <LOG_LEVEL>': error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5, expected a level such as `info` or `debug`
+        error: invalid value 'loud' for '--log-level <LOG_LEVEL>': `loud` is no level, expected one of off, error, warn, info, debug, trace, or `target=level`
+        error: invalid value '64KB' for '--max-answer-bytes <MAX_ANSWER_BYTES>': expected a number from 4096 to 1000000
+        error: invalid value 'http://host/?x=1' for '--configuration-service <CONFIGURATION_SERVICE>': expected an address such as `http://localhost:8080/path`
+        error: invalid value 'a b' for '--keptn-api-token <KEPTN_API_TOKEN>': expected a token of visible ASCII characters
+        error: invalid value 'A B' for '--job-namespace <JOB_NAMESPACE>': `A B` is no name of a Kubernetes object, allowed are lower-case letters, digits, `-` and `.`, a letter or digit at both ends
+        error: invalid value 'a b' for '--init-container-image <INIT_CONTAINER_IMAGE>': `a b` is no container image, expected one such as `alpine:3.20`
         "#);
     }
 }

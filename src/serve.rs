@@ -40,7 +40,8 @@ pub(crate) fn main(settings: ServeSettings) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let (client, namespace) = client(settings.job_namespace.clone()).await?;
+        let namespace = settings.job_namespace.as_ref().map(ToString::to_string);
+        let (client, namespace) = client(namespace).await?;
         let address = (std::net::Ipv6Addr::UNSPECIFIED, settings.rcv_port);
         let listener = match TcpListener::bind(address).await {
             Ok(listener) => listener,
@@ -103,7 +104,7 @@ pub(crate) async fn run(
         },
         namespace: namespace.clone(),
         own_service_account: own_pod.service_account.clone(),
-        own_secret: settings.keptn_api_token_secret.clone(),
+        own_secret: settings.keptn_api_token_secret.to_string(),
     };
     let cluster = Cluster::new(
         client,
@@ -125,7 +126,8 @@ pub(crate) async fn run(
     });
     let (of_ready, stopping) = (Arc::clone(&executor), stop.clone());
     let ready = move || of_ready.is_recovered() && !stopping.is_cancelled();
-    let router = Endpoint::new(admission, body_limit(&settings), ready).router(&settings.rcv_path);
+    let router = Endpoint::new(admission, settings.max_body_bytes as usize, ready)
+        .router(&settings.rcv_path);
 
     let connections = TaskTracker::new();
     let accepting = endpoint::accept(listener, router, connections.clone(), stop.clone());
@@ -163,10 +165,6 @@ pub(crate) async fn run(
     Ok(())
 }
 
-fn body_limit(settings: &ServeSettings) -> usize {
-    usize::try_from(settings.max_body_bytes).unwrap_or(usize::MAX)
-}
-
 fn defaults(settings: &ServeSettings, own_pod: &OwnPod) -> TaskDefaults {
     let image_known = settings.init_container_image.is_some() || own_pod.image.is_some();
     TaskDefaults {
@@ -181,7 +179,10 @@ fn defaults(settings: &ServeSettings, own_pod: &OwnPod) -> TaskDefaults {
             },
         },
         deadline: (settings.task_deadline_seconds > 0).then_some(settings.task_deadline_seconds),
-        service_account: settings.default_job_service_account.clone(),
+        service_account: settings
+            .default_job_service_account
+            .as_ref()
+            .map(ToString::to_string),
         files: if image_known {
             Files::Available
         } else {
@@ -211,12 +212,13 @@ fn job_settings(
         init_container: InitContainer {
             image: settings
                 .init_container_image
-                .clone()
+                .as_ref()
+                .map(ToString::to_string)
                 .or_else(|| own_pod.image.clone())
                 .unwrap_or_default(),
             configuration_service: configuration_service.to_string(),
             token: settings.keptn_api_token.as_ref().map(|_| SecretKey {
-                secret: settings.keptn_api_token_secret.clone(),
+                secret: settings.keptn_api_token_secret.to_string(),
                 key: "token".into(),
             }),
             resources: defaults.resources.clone(),

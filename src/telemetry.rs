@@ -12,6 +12,15 @@ pub(crate) enum Format {
 
 /// Checks filter directives without keeping them: the type cannot be cloned.
 pub(crate) fn filter(directives: &str) -> Result<String, String> {
+    // A bare word is a target to the library, and `loud` would silence everything.
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let bare = |part: &&str| !part.contains('=') && !levels.contains(part);
+    if let Some(part) = directives.split(',').map(str::trim).find(bare) {
+        return Err(format!(
+            "`{part}` is no level, expected one of {}, or `target=level`",
+            levels.join(", ")
+        ));
+    }
     EnvFilter::try_new(directives)
         .map(|_| directives.to_owned())
         .map_err(|error| format!("{error}, expected a level such as `info` or `debug`"))

@@ -129,11 +129,11 @@ fn fully_decoded(path: &str) -> String {
 }
 
 /// A container image, as Kubernetes takes it; never empty.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Image(String);
 
 impl Image {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.contains(char::is_whitespace) {
             return Err(format!(
                 "`{text}` is no container image, expected one such as `alpine:3.20`"

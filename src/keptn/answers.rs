@@ -22,6 +22,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// An event smaller than this is not refused for its size.
 const SMALL: usize = 4 << 10;
 
+const LEAST_MESSAGE: usize = 1 << 10;
+
 /// Each refusal that size can explain leaves this part of the message.
 const SHRINK: usize = 4;
 
@@ -66,7 +68,8 @@ impl Answers {
     pub(crate) fn room_for_message(&self, answer: &Answer) -> usize {
         let empty = answer.with_message(String::new());
         let taken = empty.to_json().map_or(self.max_bytes, |json| json.len());
-        self.max_bytes.saturating_sub(taken)
+        // Labels may take it all; the reason of a failure still has to be told.
+        self.max_bytes.saturating_sub(taken).max(LEAST_MESSAGE)
     }
 
     /// Returns when the answer was taken; during a shutdown, never: the next process sends it. `then`
