@@ -116,6 +116,17 @@ impl Tester {
         self.address = self.process.address;
     }
 
+    /// Ends the process as a rollout does, and starts the next one.
+    async fn is_rolled_out(&mut self) {
+        self.process.stop.cancel();
+        let ended = tokio::time::timeout(PATIENCE, &mut self.process.service).await;
+        ended
+            .expect("the service stops")
+            .expect("without a panic")
+            .expect("without an error");
+        self.crashes();
+    }
+
     /// Waits until every Job is marked as reported, stops the service and gives the transcript.
     async fn finish(self) -> String {
         let idle = self.cluster.all_reported();

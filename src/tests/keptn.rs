@@ -23,6 +23,8 @@ pub(super) struct Keptn {
     pub(super) address: SocketAddr,
     state: Arc<Mutex<Model>>,
     sent: watch::Sender<usize>,
+    /// Whether answers to events are held back.
+    held: watch::Sender<bool>,
     transcript: Transcript,
 }
 
@@ -49,6 +51,7 @@ impl Keptn {
             address: listener.local_addr().unwrap(),
             state: Arc::default(),
             sent: watch::Sender::new(0),
+            held: watch::Sender::new(false),
             transcript,
         };
         let router = Router::new().fallback(answer).with_state(keptn.clone());
@@ -87,6 +90,11 @@ impl Keptn {
 
     pub(super) fn refuses_events_above(&self, bytes: usize) {
         self.state.lock().unwrap().max_event_bytes = Some(bytes);
+    }
+
+    /// Events are taken, and whoever sent one waits for the answer.
+    pub(super) fn holds_its_answers(&self, held: bool) {
+        self.held.send_replace(held);
     }
 
     pub(super) fn wants_token(&self, token: &str) {
@@ -183,7 +191,12 @@ async fn answer(
     body: Bytes,
 ) -> Response {
     match (method, uri.path()) {
-        (Method::POST, "/event") => keptn.takes_event(&body),
+        (Method::POST, "/event") => {
+            let response = keptn.takes_event(&body);
+            let mut held = keptn.held.subscribe();
+            held.wait_for(|held| !held).await.unwrap();
+            response
+        }
         (Method::GET, _) => keptn.gives_resource(&uri, &headers),
         _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

@@ -186,6 +186,16 @@ impl Kubernetes {
         }
     }
 
+    /// As if the process had died before it marked this Job.
+    pub(super) fn loses_its_mark(&self, task: &str) {
+        for mut job in self.jobs().into_iter().filter(|job| task_of(job) == task) {
+            let labels = job["metadata"]["labels"].as_object_mut().unwrap();
+            labels.remove("keptn.sh/jes-reported");
+            let name = text(&job["metadata"]["name"]);
+            self.change("jobs", &name, Some(job));
+        }
+    }
+
     pub(super) async fn all_reported(&self) {
         let reported = |job: &Value| job["metadata"]["labels"]["keptn.sh/jes-reported"] == "true";
         self.until(|cluster| cluster.jobs().iter().all(reported))

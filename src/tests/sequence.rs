@@ -304,3 +304,47 @@ async fn a_run_is_taken_over_by_the_next_process() {
     event sh.keptn.event.test.finished succeeded pass: Task 'first' finished successfully!⏎⏎Logs:⏎⏎⏎Task 'second' finished successfully!⏎⏎Logs:⏎⏎⏎
     ");
 }
+
+#[tokio::test]
+async fn a_run_that_was_not_marked_to_its_end_is_not_started_again() {
+    let tasks = [task("first"), task("second")].concat();
+    let mut service = Tester::start(&config(&tasks)).await;
+    service.receives_triggered().await;
+    service.answers(2).await;
+    service.cluster.all_reported().await;
+    service.cluster.loses_its_mark("first");
+    service.crashes();
+    // Keptn takes a second `.finished` for what it is; a second `.started` would hang the sequence.
+    service.answers(3).await;
+    assert_snapshot!(service.finish().await, @"
+    job created: first JOB-000-001
+    job created: second JOB-000-002
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished succeeded pass: Task 'first' finished successfully!⏎⏎Logs:⏎⏎⏎Task 'second' finished successfully!⏎⏎Logs:⏎⏎⏎
+    event sh.keptn.event.test.finished succeeded pass: Task 'first' finished successfully!⏎⏎Logs:⏎⏎⏎Task 'second' finished successfully!⏎⏎Logs:⏎⏎⏎
+    ");
+}
+
+#[tokio::test]
+async fn a_rollout_in_the_middle_of_an_answer_sends_it_once() {
+    let mut service = Tester::start(&config(&task("slow"))).await;
+    service.cluster.task("slow").never_ends();
+    service.keptn.holds_its_answers(true);
+    service.receives_triggered().await;
+    service.answers(1).await;
+    let keptn = service.keptn.clone();
+    let cluster = service.cluster.clone();
+    let rollout = service.is_rolled_out();
+    let answer = async {
+        keptn.holds_its_answers(false);
+        cluster.is_marked_started().await;
+    };
+    tokio::join!(rollout, answer);
+    service.cluster.task("slow").ends();
+    service.answers(2).await;
+    assert_snapshot!(service.finish().await, @"
+    job created: slow JOB-000-001
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished succeeded pass: Task 'slow' finished successfully!⏎⏎Logs:⏎⏎⏎
+    ");
+}
