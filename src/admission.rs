@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info, info_span, warn};
 
-use crate::cluster::{Cluster, Created, Existing, FirstJob, Start};
+use crate::cluster::{Announced, Cluster, Created, Existing, FirstJob, Start};
 use crate::event::Event;
 use crate::event::answer::Verdict;
 use crate::executor::Executor;
@@ -220,7 +220,7 @@ impl Admission {
             Ok(Created::New) => {
                 let first = FirstJob {
                     queued: start == Start::Queued,
-                    started_sent: false,
+                    announced: Announced::No,
                 };
                 self.executor.start(run, turn, first);
                 Admitted::Accepted("the run is started".into())

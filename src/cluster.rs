@@ -175,7 +175,7 @@ impl Cluster {
                     run,
                     FirstJob {
                         queued: false,
-                        started_sent: true,
+                        announced: Announced::Yes,
                     },
                 )),
             }
@@ -316,14 +316,27 @@ impl Cluster {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FirstJob {
     pub(crate) queued: bool,
-    pub(crate) started_sent: bool,
+    pub(crate) announced: Announced,
+}
+
+/// Whether Keptn heard that the run began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Announced {
+    No,
+    /// The Job says nothing of it; a crash may have come between `.started` and its mark.
+    Perhaps,
+    Yes,
 }
 
 impl FirstJob {
     fn of(job: &Job) -> Self {
         Self {
             queued: job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true),
-            started_sent: job.annotations().contains_key(names::STARTED),
+            announced: if job.annotations().contains_key(names::STARTED) {
+                Announced::Yes
+            } else {
+                Announced::Perhaps
+            },
         }
     }
 }

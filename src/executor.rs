@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{Instrument, error, info, info_span, warn};
 
-use crate::cluster::{Cluster, FirstJob, Start, TaskEnd};
+use crate::cluster::{Announced, Cluster, FirstJob, Start, TaskEnd};
 use crate::event::Envelope;
 use crate::event::answer::{self, Answer, TimeFrame, Verdict};
 use crate::keptn::answers::Answers;
@@ -144,15 +144,21 @@ impl Executor {
 
     /// Sends `.started` while the first task already works; tells when Keptn took it.
     async fn announce(&self, run: &Run, first: FirstJob) -> Option<Instant> {
-        if !run.is_answered() || first.started_sent {
+        if !run.is_answered() || first.announced == Announced::Yes {
             return None;
         }
+        let started = answer::started(&run.event, run.arrived);
         let mark = async {
             if let Some(first) = run.first_place() {
                 self.cluster.mark_started(first).await;
             }
         };
-        let started = answer::started(&run.event, run.arrived);
+        // A second `.started` hangs the sequence in Keptn from 0.14 on.
+        if first.announced == Announced::Perhaps && self.answers.is_stored(&started).await {
+            info!("Keptn has `.started` of this run already");
+            mark.await;
+            return None;
+        }
         self.answers.deliver(started, mark).await;
         Some(Instant::now())
     }

@@ -7,7 +7,7 @@ pub(crate) mod resources;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
-use reqwest::{Client, ClientBuilder, Url};
+use reqwest::{Client, ClientBuilder, Response, Url};
 
 /// An HTTP client for one of Keptn's addresses. A proxy of the environment is for addresses outside of
 /// the cluster: not for the sidecar, not for the names of Kubernetes' services.
@@ -32,4 +32,16 @@ fn client(url: &Url, timeout: Duration) -> Result<Client, reqwest::Error> {
         tracing::warn!(%error, "no CA certificates were found, HTTPS will not work");
         builder().tls_certs_only(std::iter::empty()).build()
     })
+}
+
+/// A body of at most `limit` bytes; none if it has more.
+async fn body(mut response: Response, limit: usize) -> reqwest::Result<Option<Vec<u8>>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        body.extend_from_slice(&chunk);
+        if body.len() > limit {
+            return Ok(None);
+        }
+    }
+    Ok(Some(body))
 }

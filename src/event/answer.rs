@@ -103,6 +103,10 @@ impl Answer {
         &self.event_type
     }
 
+    pub(crate) fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
     /// The event in structured mode, the only one that Keptn's distributor reads.
     pub(crate) fn to_json(&self) -> Result<Vec<u8>, AnswerError> {
         let mut builder = EventBuilderV10::new()

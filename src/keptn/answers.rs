@@ -4,17 +4,21 @@ use std::time::Duration;
 
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{StatusCode, Url};
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::event::answer::Answer;
+use crate::event::answer::{Answer, SOURCE};
 use crate::report;
 use crate::telemetry::error_chain;
 
 /// A distributor that polls forwards to a gateway far away, and its own limit is 30 s: giving up
 /// earlier would leave open whether the event arrived.
 const TIMEOUT: Duration = Duration::from_secs(35);
+
+/// The event store is asked before a run goes on; without it the run must go on, too.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -36,6 +40,18 @@ pub(crate) struct Answers {
     /// What must not be cut at a shutdown: an attempt under way, with the note of its success.
     attempts: TaskTracker,
     stopping: CancellationToken,
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    #[serde(default)]
+    events: Vec<StoredEvent>,
+}
+
+#[derive(Deserialize)]
+struct StoredEvent {
+    #[serde(default, rename = "triggeredid")]
+    triggered_id: String,
 }
 
 enum Refusal {
@@ -102,6 +118,49 @@ impl Answers {
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Whether Keptn's event store has this answer. It lags by up to a second and may be out of reach, so
+    /// that "no" is not certain.
+    pub(crate) async fn is_stored(&self, answer: &Answer) -> bool {
+        match self.stored(answer).await {
+            Ok(events) => {
+                let triggered = answer.envelope().id.as_str();
+                events.iter().any(|event| event.triggered_id == triggered)
+            }
+            Err(reason) => {
+                info!(reason, "Keptn's event store cannot be asked");
+                false
+            }
+        }
+    }
+
+    /// The one request that datastores of all versions answer exactly, through the distributor.
+    async fn stored(&self, answer: &Answer) -> Result<Vec<StoredEvent>, String> {
+        let mut url = self.endpoint.clone();
+        url.set_path("/mongodb-datastore/event");
+        let context = answer
+            .envelope()
+            .keptn_context
+            .as_deref()
+            .unwrap_or_default();
+        let query = [
+            ("keptnContext", context),
+            ("type", answer.event_type()),
+            ("source", SOURCE),
+            ("pageSize", "100"),
+        ];
+        let request = self.client.get(url).query(&query).timeout(STORE_TIMEOUT);
+        let response = request.send().await.map_err(|error| error_chain(&error))?;
+        if !response.status().is_success() {
+            return Err(format!("it answered {}", response.status()));
+        }
+        let body = response
+            .bytes()
+            .await
+            .map_err(|error| error_chain(&error))?;
+        let stored: Stored = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+        Ok(stored.events)
     }
 
     /// Sends the answer, and shorter ones where its size can be the reason of a refusal. The next round

@@ -190,7 +190,7 @@ impl Resources {
         };
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await.ok();
-        let mut response = request.send().await.map_err(unreachable)?;
+        let response = request.send().await.map_err(unreachable)?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -201,17 +201,13 @@ impl Resources {
                 body: beginning(response).await,
             });
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            body.extend_from_slice(&chunk);
-            if body.len() > limit {
-                return Err(FetchError::TooLarge {
-                    url: url.to_owned(),
-                    limit,
-                });
-            }
+        match super::body(response, limit).await.map_err(unreachable)? {
+            Some(body) => Ok(Some(body)),
+            None => Err(FetchError::TooLarge {
+                url: url.to_owned(),
+                limit,
+            }),
         }
-        Ok(Some(body))
     }
 }
 

@@ -160,6 +160,10 @@ impl Kubernetes {
         }
     }
 
+    pub(super) fn answers_truly_again(&self) {
+        self.state.lock().unwrap().troubles.clear();
+    }
+
     /// All watches end, as when the API server restarts.
     pub(super) fn forget_clients(&self) {
         self.state

@@ -1,5 +1,6 @@
 //! The main story, and its variations.
 
+use axum::http::Method;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
@@ -340,6 +341,25 @@ async fn a_rollout_in_the_middle_of_an_answer_sends_it_once() {
         cluster.is_marked_started().await;
     };
     tokio::join!(rollout, answer);
+    service.cluster.task("slow").ends();
+    service.answers(2).await;
+    assert_snapshot!(service.finish().await, @"
+    job created: slow JOB-000-001
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished succeeded pass: Task 'slow' finished successfully!⏎⏎Logs:⏎⏎⏎
+    ");
+}
+
+#[tokio::test]
+async fn a_crash_between_an_answer_and_its_mark_sends_it_once_where_keptn_can_be_asked() {
+    let mut service = Tester::start(&config(&task("slow"))).await;
+    service.cluster.task("slow").never_ends();
+    service.cluster.answers_with(&Method::PATCH, &[503; 100]);
+    service.receives_triggered().await;
+    service.answers(1).await;
+    service.crashes();
+    service.cluster.answers_truly_again();
+    service.cluster.is_marked_started().await;
     service.cluster.task("slow").ends();
     service.answers(2).await;
     assert_snapshot!(service.finish().await, @"
