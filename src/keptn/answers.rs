@@ -20,6 +20,8 @@ const TIMEOUT: Duration = Duration::from_secs(35);
 /// The event store is asked before a run goes on; without it the run must go on, too.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
+const MAX_STORED_BYTES: usize = 4 << 20;
+
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -155,10 +157,10 @@ impl Answers {
         if !response.status().is_success() {
             return Err(format!("it answered {}", response.status()));
         }
-        let body = response
-            .bytes()
-            .await
-            .map_err(|error| error_chain(&error))?;
+        let body = super::body(response, MAX_STORED_BYTES).await;
+        let body = body
+            .map_err(|error| error_chain(&error))?
+            .unwrap_or_default();
         let stored: Stored = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
         Ok(stored.events)
     }
