@@ -107,7 +107,7 @@ impl Cluster {
             .map_err(|error| Refused(error.to_string()))?;
         let job = manifest::job(place, &record, start, &self.settings);
         let name = job.name_any();
-        self.watch.follow(&name);
+        let is_new_here = self.watch.follow(&name);
         let params = PostParams {
             field_manager: Some(FIELD_MANAGER.into()),
             ..PostParams::default()
@@ -118,7 +118,13 @@ impl Cluster {
                 self.watch.created(&name);
                 Ok(Created::New)
             }
-            Err(Failed::Api(status)) if status.is_already_exists() => Ok(Created::Before),
+            Err(Failed::Api(status)) if status.is_already_exists() => {
+                // Whoever goes on with it follows it again; a reported one needs no following.
+                if is_new_here {
+                    self.watch.forget(&name);
+                }
+                Ok(Created::Before)
+            }
             Err(error) => {
                 // An attempt whose answer was lost may have succeeded before this one was refused.
                 if self.get(&name).await.is_some() {
@@ -234,11 +240,7 @@ impl Cluster {
             return end;
         }
         // The Job's condition can be here before the Pod's, and with it goes where the logs are.
-        let pods = ListParams::default().labels(&format!("{}={name}", watch::JOB_NAME));
-        let list = || async { call(self.pods.list(&pods)).await };
-        if let Ok(pods) = retried("list", &name, list).await {
-            self.watch.learned_pods(&pods.items);
-        }
+        self.look_for_pods(&name).await;
         self.watch.end(&name, limit).await
     }
 
@@ -250,6 +252,16 @@ impl Cluster {
             .await
             .map_or(JobSeen::Gone, |job| JobSeen::of(&job));
         self.watch.learned(name, state);
+        self.look_for_pods(name).await;
+    }
+
+    async fn look_for_pods(&self, job: &str) {
+        let pods = ListParams::default().labels(&format!("{}={job}", watch::JOB_NAME));
+        let list = || async { call(self.pods.list(&pods)).await };
+        match retried("list Pods of", job, list).await {
+            Ok(pods) => self.watch.learned_pods(&pods.items),
+            Err(error) => warn!(job, %error, "the Job's Pods cannot be listed"),
+        }
     }
 
     /// About `room` bytes of each container's log.

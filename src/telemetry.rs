@@ -49,6 +49,11 @@ pub(crate) fn start(directives: &str, format: Option<Format>) {
     // A second start, as in tests, changes nothing.
     match format {
         Format::Text => builder.try_init().ok(),
-        Format::Json => builder.json().flatten_event(true).try_init().ok(),
+        Format::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .try_init()
+            .ok(),
     };
 }

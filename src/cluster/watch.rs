@@ -52,8 +52,22 @@ impl Backoff for Pauses {
 /// A live view of the tasks that run.
 #[derive(Clone)]
 pub(crate) struct Watch {
-    tasks: Arc<Mutex<HashMap<String, watch::Sender<Seen>>>>,
+    tasks: Arc<Mutex<Tasks>>,
     synced: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Tasks {
+    by_job: HashMap<String, Task>,
+    /// How often the Jobs were listed, or began to be.
+    lists: u64,
+}
+
+#[derive(Default)]
+struct Task {
+    seen: watch::Sender<Seen>,
+    /// The number of the list that was under way, or last, when the Job was known to exist.
+    known_at: u64,
 }
 
 impl Watch {
@@ -74,24 +88,37 @@ impl Watch {
             .ok();
     }
 
-    /// From now on the Job of this name is followed, seen or not.
-    pub(crate) fn follow(&self, job: &str) {
-        self.tasks().entry(job.to_owned()).or_default();
+    /// From now on the Job of this name is followed, seen or not; tells whether it was not before.
+    pub(crate) fn follow(&self, job: &str) -> bool {
+        let mut tasks = self.tasks();
+        let before = tasks.by_job.len();
+        tasks.by_job.entry(job.to_owned()).or_default();
+        tasks.by_job.len() > before
     }
 
     pub(crate) fn forget(&self, job: &str) {
-        self.tasks().remove(job);
+        self.tasks().by_job.remove(job);
+    }
+
+    fn subscribe(&self, job: &str) -> watch::Receiver<Seen> {
+        let mut tasks = self.tasks();
+        tasks
+            .by_job
+            .entry(job.to_owned())
+            .or_default()
+            .seen
+            .subscribe()
     }
 
     /// Waits for the end of a task. Ends only with it: the caller sets the limit.
     pub(crate) async fn end(&self, job: &str, time_limit: u32) -> TaskEnd {
-        let mut seen = self.tasks().entry(job.to_owned()).or_default().subscribe();
+        let mut seen = self.subscribe(job);
         loop {
             if let Some(end) = seen.borrow_and_update().end(job, time_limit) {
                 return end;
             }
             if seen.changed().await.is_err() {
-                seen = self.tasks().entry(job.to_owned()).or_default().subscribe();
+                seen = self.subscribe(job);
             }
         }
     }
@@ -99,19 +126,19 @@ impl Watch {
     /// Whether nothing is known of a Job that is said to exist.
     pub(crate) fn is_unknown(&self, job: &str) -> bool {
         let tasks = self.tasks();
-        let seen = tasks.get(job);
-        seen.is_none_or(|seen| seen.borrow().job == JobSeen::NotYet)
+        let task = tasks.by_job.get(job);
+        task.is_none_or(|task| task.seen.borrow().job == JobSeen::NotYet)
     }
 
     /// What a call found out, where the watch was away or does not look.
     pub(crate) fn learned(&self, job: &str, state: JobSeen) {
         self.follow(job);
-        self.change(job, |seen| seen.job = state);
+        self.change_job(job, |seen| seen.job = state);
     }
 
     /// The Job exists, and the watch will tell how it does.
     pub(crate) fn created(&self, job: &str) {
-        self.change(job, |seen| {
+        self.change_job(job, |seen| {
             if seen.job == JobSeen::NotYet {
                 seen.job = JobSeen::Running;
             }
@@ -153,7 +180,10 @@ impl Watch {
         let mut listed = HashSet::new();
         loop {
             match events.try_next().await {
-                Ok(Some(Event::Init)) => listed.clear(),
+                Ok(Some(Event::Init)) => {
+                    listed.clear();
+                    self.tasks().lists += 1;
+                }
                 Ok(Some(Event::InitApply(job))) => {
                     listed.insert(job.name_any());
                     self.saw_job(&job);
@@ -197,7 +227,7 @@ impl Watch {
     fn saw_job(&self, job: &Job) {
         let state = JobSeen::of(job);
         self.follow(&job.name_any());
-        self.change(&job.name_any(), |seen| seen.job = state);
+        self.change_job(&job.name_any(), |seen| seen.job = state);
     }
 
     /// A Job leaves the watch when it is marked as reported, or when it is deleted. One that ended
@@ -216,10 +246,14 @@ impl Watch {
         });
     }
 
+    /// A Job that was there before a list and is not in it is gone. One that was created while the list
+    /// was under way may be missing from it.
     fn gone_unless(&self, listed: &HashSet<String>) {
-        for (name, seen) in self.tasks().iter() {
-            if !listed.contains(name) && seen.borrow().job == JobSeen::Running {
-                seen.send_modify(|seen| seen.job = JobSeen::Gone);
+        let tasks = self.tasks();
+        for (name, task) in &tasks.by_job {
+            let was_there = task.known_at < tasks.lists;
+            if was_there && !listed.contains(name) && task.seen.borrow().job == JobSeen::Running {
+                task.seen.send_modify(|seen| seen.job = JobSeen::Gone);
             }
         }
     }
@@ -234,13 +268,59 @@ impl Watch {
     }
 
     fn change(&self, job: &str, change: impl FnOnce(&mut Seen)) {
-        if let Some(seen) = self.tasks().get(job) {
-            seen.send_modify(change);
+        if let Some(task) = self.tasks().by_job.get(job) {
+            task.seen.send_modify(change);
         }
     }
 
-    fn tasks(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<Seen>>> {
+    /// As [`Self::change`], for news that say that the Job exists.
+    fn change_job(&self, job: &str, change: impl FnOnce(&mut Seen)) {
+        let mut tasks = self.tasks();
+        let lists = tasks.lists;
+        if let Some(task) = tasks.by_job.get_mut(job) {
+            task.known_at = lists;
+            task.seen.send_modify(change);
+        }
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Tasks> {
         // No panic can leave the map half changed.
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+
+    fn job(name: &str) -> Job {
+        serde_json::from_value(serde_json::json!({"metadata": {"name": name}})).unwrap()
+    }
+
+    fn state(watch: &Watch, job: &str) -> JobSeen {
+        watch.tasks().by_job[job].seen.borrow().job.clone()
+    }
+
+    #[tokio::test]
+    async fn a_job_created_during_a_list_is_not_taken_for_deleted() {
+        let watch = Watch::new();
+        for name in ["deleted", "kept"] {
+            watch.saw_job(&job(name));
+        }
+        let during = watch.clone();
+        let events = stream::iter([Event::Init, Event::InitApply(job("kept")), Event::InitDone])
+            .map(move |event| {
+                if matches!(event, Event::InitDone) {
+                    during.follow("new");
+                    during.created("new");
+                }
+                Ok(event)
+            });
+        watch.follow_jobs(events, watch::Sender::new(false)).await;
+        assert_eq!(state(&watch, "deleted"), JobSeen::Gone);
+        assert_eq!(state(&watch, "kept"), JobSeen::Running);
+        assert_eq!(state(&watch, "new"), JobSeen::Running);
     }
 }
