@@ -87,7 +87,7 @@ struct Answered {
     order: VecDeque<RunId>,
 }
 
-/// A config that is there, with its hash.
+/// A config, and the level that it was found on.
 struct Config {
     bytes: Vec<u8>,
     level: Level,
@@ -99,7 +99,7 @@ impl Admission {
     pub(crate) fn admit(
         self: &Arc<Self>,
         event: Event,
-        memory: Option<Arc<OwnedSemaphorePermit>>,
+        memory: Arc<OwnedSemaphorePermit>,
     ) -> watch::Receiver<Option<Admitted>> {
         let id = RunId::of(&event.envelope, &self.installation);
         let mut admissions = lock(&self.under_way.admissions);

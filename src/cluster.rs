@@ -171,33 +171,22 @@ impl Cluster {
             let (_, known) = runs.entry(run.id.clone()).or_insert((run, None));
             *known = known.or(first);
         }
-        let mut unreported = Vec::new();
-        for (run, first) in runs.into_values() {
-            match first {
-                Some(first) => unreported.push((run, first)),
-                // Jobs are marked from the last to the first, so only a hand can have done this. Its
-                // `.started` is out, or else its later Jobs would not be there.
-                None => unreported.push((
-                    run,
-                    FirstJob {
-                        queued: false,
-                        announced: Announced::Yes,
-                    },
-                )),
-            }
-        }
+        // Jobs are marked from the last to the first, so only a hand can have taken the first away. Its
+        // `.started` is out, or else its later Jobs would not be there.
+        let taken_away = FirstJob {
+            queued: false,
+            announced: Announced::Yes,
+        };
+        let mut unreported: Vec<_> = runs
+            .into_values()
+            .map(|(run, first)| (run, first.unwrap_or(taken_away)))
+            .collect();
         unreported.sort_by(|(a, _), (b, _)| (a.arrived, &a.id).cmp(&(b.arrived, &b.id)));
         unreported
     }
 
     async fn unreported_jobs(&self) -> Vec<Job> {
-        let selector = format!(
-            "{}={},{},!{}",
-            names::MANAGED_BY,
-            self.settings.managed_by,
-            names::RUN,
-            names::REPORTED
-        );
+        let selector = names::unreported(&self.settings.managed_by);
         let first_page = ListParams::default().labels(&selector).limit(500);
         let mut params = first_page.clone();
         let mut jobs = Vec::new();

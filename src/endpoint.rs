@@ -93,7 +93,7 @@ async fn receive(State(endpoint): State<Arc<Endpoint>>, request: Request<Body>) 
     for event in events {
         match event {
             Ok(event) => {
-                admissions.push(endpoint.admission.admit(event, Some(Arc::clone(&memory))));
+                admissions.push(endpoint.admission.admit(event, Arc::clone(&memory)));
             }
             Err(error) => invalid.push(error.to_string()),
         }

@@ -14,6 +14,16 @@ pub(crate) const RECORD: &str = "keptn.sh/jes-record";
 /// Annotation on the first Job: `.started` was delivered.
 pub(crate) const STARTED: &str = "keptn.sh/jes-started";
 
+/// Selects what this installation made.
+pub(crate) fn ours(managed_by: &str) -> String {
+    format!("{MANAGED_BY}={managed_by},{RUN}")
+}
+
+/// Selects the Jobs whose run's answer is not out.
+pub(crate) fn unreported(managed_by: &str) -> String {
+    format!("{},!{REPORTED}", ours(managed_by))
+}
+
 /// Any text as a label's value, as the original did it: what is not allowed becomes one `_`, at most
 /// 63 characters, `-_.` trimmed at both ends.
 pub(crate) fn label_value(text: &str) -> String {

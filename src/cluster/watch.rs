@@ -154,11 +154,10 @@ impl Watch {
 
     /// Follows the cluster until the end of the process; errors are retried with back-off.
     pub(crate) async fn run(self, client: Client, namespace: &str, managed_by: &str) {
-        let ours = format!("{}={managed_by},{}", names::MANAGED_BY, names::RUN);
         // A Job whose answer is out leaves this watch, so that memory follows the work at hand and
         // not the Jobs that are kept.
-        let jobs = watcher::Config::default().labels(&format!("{ours},!{}", names::REPORTED));
-        let pods = watcher::Config::default().labels(&ours);
+        let jobs = watcher::Config::default().labels(&names::unreported(managed_by));
+        let pods = watcher::Config::default().labels(&names::ours(managed_by));
         let jobs = watcher(Api::<Job>::namespaced(client.clone(), namespace), jobs)
             .backoff(Pauses::default())
             .boxed();
