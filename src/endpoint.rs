@@ -6,7 +6,7 @@ mod connections;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+pub(crate) use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -20,6 +20,7 @@ use tracing::{debug, info};
 use crate::admission::{Admission, Admitted};
 use crate::event::content_mode::{DecodeError, decode};
 use body::{BodyError, Limits};
+use connections::Arrival;
 pub(crate) use connections::accept;
 
 /// Keptn's distributors wait 5 s, all attempts together; the answer must be there before.
@@ -78,6 +79,9 @@ async fn receive(State(endpoint): State<Arc<Endpoint>>, request: Request<Body>) 
         Ok(read) => read,
         Err(error) => return refused_body(&error, endpoint.limits.max_body_bytes),
     };
+    if let Some(arrival) = head.extensions.get::<Arrival>() {
+        arrival.is_complete();
+    }
     let events = match decode(&head.headers, &body) {
         Ok(events) => events,
         Err(DecodeError::UnsupportedMediaType(reason)) => {

@@ -7,7 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use http_body_util::BodyExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// For the whole body. Keptn's distributors give up after 5 s.
@@ -19,12 +19,26 @@ const MEMORY_PATIENCE: Duration = Duration::from_secs(1);
 /// One permit of the shared memory.
 const UNIT: usize = 1024;
 
-/// For an event's admission, whatever its size.
-const FIXED: usize = 4 * UNIT;
+/// For a request that comes in, whatever its size.
+const ARRIVING: usize = 2 * UNIT;
 
-/// All that is in flight. One event may take half of it, so that it never waits for itself.
-pub(super) const SHARED: usize = 32 << 20;
-const MOST_OF_ONE: usize = SHARED / 2;
+/// For an event's admission, whatever its size: its future, its connection, and its run.
+const ADMISSION: usize = 14 * UNIT;
+
+/// The memory of all that is in flight, in largest bodies: 8 MiB. The allocator keeps up to twice as much
+/// again, and 64 MiB is what the service may take.
+const SHARED: usize = 8;
+
+/// A lower limit for bodies does not make less memory useful.
+const LEAST: usize = 1 << 20;
+
+/// What one event may take of it, in largest bodies, so that it comes to its turn beside others.
+const MOST_OF_ONE: usize = 6;
+
+/// Keptn's events are smaller. More than [`LARGE`] bodies above this are not read at once: each with a part
+/// of the memory, they would wait for each other, and slow ones would keep it from the small.
+const SMALL: usize = 64 << 10;
+const LARGE: usize = 4;
 
 /// A body that is too large is read on to this many bytes, so that its sender comes to reading the
 /// answer; with a connection closed half-way it would only see that.
@@ -33,6 +47,7 @@ const MAX_DISCARDED: usize = 32 << 20;
 pub(super) struct Limits {
     pub(super) max_body_bytes: usize,
     memory: Arc<Semaphore>,
+    large: Semaphore,
 }
 
 #[derive(Debug)]
@@ -52,7 +67,8 @@ impl Limits {
     pub(super) fn new(max_body_bytes: usize) -> Self {
         Self {
             max_body_bytes,
-            memory: Arc::new(Semaphore::new(units(SHARED))),
+            memory: Arc::new(Semaphore::new(units(SHARED * max_body_bytes.max(LEAST)))),
+            large: Semaphore::new(LARGE),
         }
     }
 
@@ -73,8 +89,9 @@ impl Limits {
             }
             return Err(BodyError::TooLarge);
         }
-        let mut memory = self.reserve(FIXED).await?;
+        let mut memory = self.reserve(ARRIVING).await?;
         let mut bytes = Vec::new();
+        let mut large = None;
         loop {
             let chunk = match timeout_at(until, next_chunk(&mut body)).await {
                 Ok(chunk) => chunk?,
@@ -82,29 +99,40 @@ impl Limits {
             };
             let Some(chunk) = chunk else {
                 let parsed = parsed_len(&bytes);
-                if parsed > MOST_OF_ONE {
+                if parsed > MOST_OF_ONE * self.max_body_bytes.max(LEAST) {
                     return Err(BodyError::TooManyValues);
                 }
-                memory.merge(self.reserve(parsed).await?);
+                memory.merge(self.reserve(ADMISSION + parsed).await?);
                 return Ok((bytes, Arc::new(memory)));
             };
-            if bytes.len() + chunk.len() > self.max_body_bytes {
-                drop((bytes, memory));
+            let len = bytes.len() + chunk.len();
+            if len > self.max_body_bytes {
+                drop((bytes, memory, large));
                 discard(body, until).await;
                 return Err(BodyError::TooLarge);
             }
+            if len > SMALL && large.is_none() {
+                large = Some(within_patience(self.large.acquire()).await?);
+            }
             memory.merge(self.reserve(chunk.len()).await?);
+            // Twice as much would be more than was reserved.
+            bytes.reserve_exact(chunk.len());
             bytes.extend_from_slice(&chunk);
         }
     }
 
     async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, BodyError> {
         let units = u32::try_from(units(bytes)).map_err(|_| BodyError::TooLarge)?;
-        let permit = Arc::clone(&self.memory).acquire_many_owned(units);
-        match timeout(MEMORY_PATIENCE, permit).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(BodyError::NoMemory),
-        }
+        within_patience(Arc::clone(&self.memory).acquire_many_owned(units)).await
+    }
+}
+
+async fn within_patience<T>(
+    permit: impl Future<Output = Result<T, AcquireError>>,
+) -> Result<T, BodyError> {
+    match timeout(MEMORY_PATIENCE, permit).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(_)) | Err(_) => Err(BodyError::NoMemory),
     }
 }
 
@@ -157,6 +185,7 @@ mod tests {
         Limits {
             max_body_bytes: 1 << 20,
             memory: Arc::new(Semaphore::new(units(memory))),
+            large: Semaphore::new(LARGE),
         }
     }
 
@@ -182,8 +211,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn large_bodies_that_do_not_end_leave_room_for_small_ones() {
+        static PART: [u8; SMALL + 1] = [b'x'; SMALL + 1];
+        let limits = Limits::new(1 << 20);
+        let headers = HeaderMap::new();
+        let stuck =
+            futures::future::join_all((0..=LARGE).map(|_| limits.read(&headers, slow(&PART))));
+        let small = async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            limits.read(&headers, Body::from("{}")).await
+        };
+        let (stuck, small) = tokio::join!(stuck, small);
+        assert!(small.is_ok(), "{small:?}");
+        let refused = |read: &&Result<_, BodyError>| matches!(read, Err(BodyError::NoMemory));
+        assert_eq!(stuck.iter().filter(refused).count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn more_events_than_memory_allows_are_refused_until_there_is_room() {
-        let limits = limits(2 * FIXED);
+        let limits = limits(ADMISSION + 4 * ARRIVING);
         let body = || Body::from(vec![b'x'; 1600]);
         let held = limits.read(&HeaderMap::new(), body()).await.unwrap();
         let refused = limits.read(&HeaderMap::new(), body()).await;

@@ -1,27 +1,91 @@
-//! Accepts connections: as many as memory allows, each with a limit for its header.
+//! Accepts connections, each with a limit for its header, and ends the slowest where there are too many.
 //!
 //! `axum::serve` has no such limit, so that half a header would stay for ever.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use futures::FutureExt;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 use tracing::{debug, warn};
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Each takes some 10 KiB while it waits.
-const MAX_CONNECTIONS: usize = 1024;
+/// Of a connection; a header must fit. The library's own limit is 400 KiB, which hundreds of senders of
+/// large bodies would all fill, before anybody counts what they send.
+const BUFFER: usize = 16 << 10;
+
+/// Whose request has not come in full; each takes up to [`BUFFER`] and some 10 KiB, 13 MiB together. It is
+/// half of the file descriptors that a process often has.
+const MAX_ARRIVING: usize = 512;
 
 /// Where the process runs out of file descriptors, accepting at once again would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who connected before the end is answered; a flood does not put it off.
+const MAX_BACKLOG: usize = 1024;
+
+/// The connections whose request has not come in full, by age. When there are too many, the oldest give way:
+/// whoever is slow among hundreds does not keep out those that come after.
+#[derive(Default)]
+struct Arriving {
+    next: AtomicU64,
+    by_age: Mutex<BTreeMap<u64, CancellationToken>>,
+}
+
+/// One of them.
+#[derive(Clone)]
+pub(super) struct Arrival {
+    all: Arc<Arriving>,
+    number: u64,
+}
+
+impl Arriving {
+    /// With what ends the connection.
+    fn register(self: &Arc<Self>) -> (Arrival, CancellationToken) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let end = CancellationToken::new();
+        let mut by_age = self.by_age();
+        by_age.insert(number, end.clone());
+        if by_age.len() > MAX_ARRIVING
+            && let Some((_, oldest)) = by_age.pop_first()
+        {
+            oldest.cancel();
+        }
+        let all = Arc::clone(self);
+        (Arrival { all, number }, end)
+    }
+
+    fn by_age(&self) -> MutexGuard<'_, BTreeMap<u64, CancellationToken>> {
+        // No panic can leave the map half changed.
+        self.by_age.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Arrival {
+    /// The request is here; from now on nobody ends it for its age.
+    pub(super) fn is_complete(&self) {
+        self.all.by_age().remove(&self.number);
+    }
+}
+
+struct Acceptor {
+    listener: TcpListener,
+    arriving: Arc<Arriving>,
+    router: Router,
+    connections: TaskTracker,
+}
 
 /// Serves until `stop`; `connections` tracks those that are open.
 pub(crate) async fn accept(
@@ -30,38 +94,53 @@ pub(crate) async fn accept(
     connections: TaskTracker,
     stop: CancellationToken,
 ) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let next = async {
-            // The semaphore is never closed.
-            let permit = Arc::clone(&permits).acquire_owned().await.ok();
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
-            next = next => next,
-            () = stop.cancelled() => return,
-        };
-        let stream = match accepted {
+    let acceptor = Acceptor {
+        listener,
+        arriving: Arc::default(),
+        router,
+        connections,
+    };
+    while stop.run_until_cancelled(acceptor.next()).await.is_some() {}
+    for _ in 0..MAX_BACKLOG {
+        if acceptor.next().now_or_never().is_none() {
+            return;
+        }
+    }
+}
+
+impl Acceptor {
+    async fn next(&self) {
+        let stream = match self.listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+                return tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         };
-        let service = TowerToHyperService::new(router.clone());
+        let (arrival, end) = self.arriving.register();
+        let of_request = arrival.clone();
+        let service = self
+            .router
+            .clone()
+            .map_request(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(of_request.clone());
+                request
+            });
         // One request a connection: the sender of an event that meets a connection which is just being
         // closed for its age does not send it again.
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(BUFFER)
             .keep_alive(false)
-            .serve_connection(TokioIo::new(stream), service);
-        connections.spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "a connection ended early");
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        self.connections.spawn(async move {
+            match end.run_until_cancelled(connection).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => debug!(%error, "a connection ended early"),
+                None => debug!("a slow connection gave way to others"),
             }
-            drop(permit);
+            arrival.is_complete();
         });
     }
 }
