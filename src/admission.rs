@@ -3,38 +3,38 @@
 //! Admission goes on when the sender stops waiting: old distributors never deliver an event again. An
 //! event that comes twice joins the admission or the run of its first delivery.
 
+mod config;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
 use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{Instrument, Span, error, info, info_span, warn};
 
-use crate::cluster::{Announced, Cluster, Created, Existing, FirstJob, Start};
+use crate::cluster::{Cluster, Sighting};
 use crate::event::Event;
 use crate::event::answer::Verdict;
-use crate::executor::Executor;
-use crate::job_config::reader::{self, CONFIG_URI, ConfigError, MAX_CONFIG_BYTES};
-use crate::keptn::resources::{FetchError, Level, Resources};
+use crate::executor::{Begun, Claim, Runs};
+use crate::job_config::reader::{self, CONFIG_URI, ConfigError};
+use crate::keptn::answers::Sent;
+use crate::keptn::event_store::{LAG, Stored};
+use crate::keptn::resources::Resources;
 use crate::policy::Policy;
 use crate::report::{self, Ending, TaskReport};
 use crate::resolve::{Resolver, TaskDefaults};
 use crate::run::{Run, RunId, Work, hash};
-use crate::telemetry::error_chain;
-
-/// For all levels together. Keptn from 0.9 on gives up on a task that nobody started within 10
-/// minutes; 2 of them are left for telling it why.
-const CONFIG_PATIENCE: Duration = Duration::from_secs((10 - 2) * 60);
+use config::Config;
 
 /// Matching is the only work of the service that takes a processor for long; probes are answered
 /// meanwhile.
 const MAX_SEARCHES: usize = 1;
+
+/// How often an event store that has just answered is asked again.
+const SECOND_QUESTIONS: usize = 3;
 
 /// Events that were answered without a Job, which only this process remembers.
 const REMEMBERED: usize = 4096;
@@ -53,7 +53,7 @@ pub(crate) enum Admitted {
 pub(crate) struct Admission {
     pub(crate) resources: Resources,
     pub(crate) cluster: Cluster,
-    pub(crate) executor: Arc<Executor>,
+    pub(crate) runs: Arc<Runs>,
     pub(crate) policy: Policy,
     pub(crate) defaults: TaskDefaults,
     /// Tells the runs of several installations in one namespace apart.
@@ -64,7 +64,7 @@ pub(crate) struct Admission {
 /// The admissions that have not ended, and the events that left nothing in the cluster.
 pub(crate) struct UnderWay {
     /// Events that are being matched.
-    searches: Semaphore,
+    searches: Arc<Semaphore>,
     pub(crate) tasks: TaskTracker,
     admissions: Mutex<HashMap<RunId, watch::Receiver<Option<Admitted>>>>,
     answered: Mutex<Answered>,
@@ -73,7 +73,7 @@ pub(crate) struct UnderWay {
 impl Default for UnderWay {
     fn default() -> Self {
         Self {
-            searches: Semaphore::new(MAX_SEARCHES),
+            searches: Arc::new(Semaphore::new(MAX_SEARCHES)),
             tasks: TaskTracker::new(),
             admissions: Mutex::default(),
             answered: Mutex::default(),
@@ -87,10 +87,13 @@ struct Answered {
     order: VecDeque<RunId>,
 }
 
-/// A config, and the level that it was found on.
-struct Config {
-    bytes: Vec<u8>,
-    level: Level,
+/// What happened to an event before it came.
+enum Past {
+    None,
+    /// It was begun, and somebody deleted its Jobs before it was over.
+    Started,
+    Job(Sighting),
+    Answered,
 }
 
 impl Admission {
@@ -115,7 +118,7 @@ impl Admission {
         );
         let admission = Arc::clone(self);
         let work = async move {
-            let decided = AssertUnwindSafe(admission.decide(&id, event))
+            let decided = AssertUnwindSafe(Box::pin(admission.decide(&id, event)))
                 .catch_unwind()
                 .await;
             sender.send_replace(Some(decided.unwrap_or_else(|_| {
@@ -129,19 +132,17 @@ impl Admission {
         receiver
     }
 
-    async fn decide(&self, id: &RunId, event: Event) -> Admitted {
+    async fn decide(self: &Arc<Self>, id: &RunId, event: Event) -> Admitted {
         let arrived = Timestamp::now();
-        // The runs of an earlier process come first: one of them may be this event's.
-        self.executor.recovered().await;
-        if self.executor.is_executing(id) || lock(&self.under_way.answered).runs.contains(id) {
-            return Admitted::Accepted("the event was seen before".into());
+        if self.runs.is_claimed(id) || lock(&self.under_way.answered).runs.contains(id) {
+            return seen_before();
         }
         if event.envelope.scope.project.is_none() {
             return Admitted::Nothing(
                 "the event has no `data.project`, so it has no config".into(),
             );
         }
-        let config = match self.config(&event).await {
+        let config = match config::find(&self.resources, &event).await {
             Ok(Some(config)) => config,
             Ok(None) => {
                 info!("no {CONFIG_URI} on service, stage or project level, nothing to do");
@@ -154,12 +155,9 @@ impl Admission {
                 return self.refuse(id, &event, arrived, &reason).await;
             }
         };
-        // Reading and searching take a while where both are as large as they may be.
-        let permit = self.under_way.searches.acquire().await;
-        let run = tokio::task::block_in_place(|| self.run(id, &event, arrived, &config));
-        drop(permit);
-        match run {
-            Ok(Some(run)) => self.make_durable(run).await,
+        let event = Arc::new(event);
+        match self.search(id, &event, arrived, config).await {
+            Ok(Some(run)) => self.begin(run).await,
             Ok(None) => {
                 info!(
                     "No match found for event {} of type {}. Skipping...",
@@ -169,6 +167,30 @@ impl Admission {
             }
             Err(error) => self.refuse(id, &event, arrived, &error.to_string()).await,
         }
+    }
+
+    /// Reading and searching take a processor for a while where both are as large as they may be.
+    async fn search(
+        self: &Arc<Self>,
+        id: &RunId,
+        event: &Arc<Event>,
+        arrived: Timestamp,
+        config: Config,
+    ) -> Result<Option<Run>, ConfigError> {
+        // The semaphore is never closed.
+        let permit = Arc::clone(&self.under_way.searches)
+            .acquire_owned()
+            .await
+            .ok();
+        let (admission, id, event) = (Arc::clone(self), id.clone(), Arc::clone(event));
+        let span = Span::current();
+        let search = move || {
+            let _permit = permit;
+            span.in_scope(|| admission.run(&id, &event, arrived, &config))
+        };
+        tokio::task::spawn_blocking(search)
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
     /// The run that the config makes of an event, if any action matches.
@@ -200,57 +222,86 @@ impl Admission {
         }))
     }
 
-    async fn make_durable(&self, run: Run) -> Admitted {
+    /// Makes the run durable, unless it was there before.
+    async fn begin(&self, run: Run) -> Admitted {
         for action in &run.actions {
             info!(
                 "Match found for event {} of type {}. Starting k8s job to run action '{}'",
                 run.event.id, run.event.event_type, action.name
             );
         }
-        let Some(first) = run.first_place() else {
-            return self.answer_refused(run).await;
-        };
-        let turn = self.executor.queue(&run);
-        let start = if turn.is_now() {
-            Start::Now
-        } else {
-            Start::Queued
-        };
-        match self.cluster.create(first, start).await {
-            Ok(Created::New) => {
-                let first = FirstJob {
-                    queued: start == Start::Queued,
-                    announced: Announced::No,
-                };
-                self.executor.start(run, turn, first);
-                Admitted::Accepted("the run is started".into())
+        if run.first_place().is_none() {
+            if self.is_known(&run.id).await {
+                return seen_before();
             }
-            Ok(Created::Before) => {
-                if let Existing::Unreported(run, first) = self.cluster.existing(first).await {
-                    self.executor.start(*run, turn, first);
-                }
-                Admitted::Accepted("the event was seen before".into())
+            return self.answer_refused(&run).await;
+        }
+        let Some(claim) = self.runs.claim(&run.id) else {
+            return seen_before();
+        };
+        match self.past(&run).await {
+            Past::None => self.make_durable(claim, run, Sent::No).await,
+            Past::Started => self.make_durable(claim, run, Sent::Yes).await,
+            Past::Job(first) => {
+                self.runs.go_on_with(claim, first);
+                seen_before()
             }
-            Err(refused) => {
-                // Somebody else may use the slot while Keptn is told.
-                drop(turn);
-                let task = first.task.name.clone();
-                let action = first.action.index;
-                let mut run = run;
-                for of in run.actions.iter_mut().filter(|of| of.index == action) {
-                    of.work = Work::Refused {
-                        task: task.clone(),
-                        reason: refused.to_string(),
-                    };
-                }
-                // Another action may still be able to run.
-                Box::pin(self.make_durable(run)).await
+            Past::Answered => {
+                info!("Keptn has the answer to this event already, nothing starts");
+                Admitted::Nothing("the event was answered before".into())
             }
         }
     }
 
+    /// What Keptn heard of this run before: a polling distributor of 0.8 delivers past events again after
+    /// each of its restarts, when their Jobs are long gone.
+    async fn past(&self, run: &Run) -> Past {
+        if !run.is_answered() {
+            return Past::None;
+        }
+        let executor = &self.runs.executor;
+        match executor.was_started(&run.event, run.arrived).await {
+            Stored::No | Stored::Unknown => return Past::None,
+            Stored::Yes => {}
+        }
+        // As long as its Jobs are there they tell more.
+        if let Some(first) = self.cluster.first_job(&run.id).await {
+            return Past::Job(first);
+        }
+        for _ in 0..SECOND_QUESTIONS {
+            match executor.was_finished(&run.event, run.arrived).await {
+                Stored::No => return Past::Started,
+                Stored::Yes => return Past::Answered,
+                Stored::Unknown => tokio::time::sleep(LAG).await,
+            }
+        }
+        // Most of what was begun is over.
+        Past::Answered
+    }
+
+    async fn make_durable(&self, mut claim: Claim, mut run: Run, started: Sent) -> Admitted {
+        while let Some(first) = run.first_place() {
+            let (task, action) = (first.task.name.clone(), first.action.index);
+            match self.runs.begin(claim, &run, started).await {
+                Begun::Started => return Admitted::Accepted("the run is started".into()),
+                Begun::Before => return seen_before(),
+                Begun::Refused(again, refused) => {
+                    claim = again;
+                    // Another action may still be able to run.
+                    for of in run.actions.iter_mut().filter(|of| of.index == action) {
+                        of.work = Work::Refused {
+                            task: task.clone(),
+                            reason: refused.to_string(),
+                        };
+                    }
+                }
+            }
+        }
+        self.answer_refused(&run).await
+    }
+
     /// Answers a run of which nothing can run.
-    async fn answer_refused(&self, run: Run) -> Admitted {
+    async fn answer_refused(&self, run: &Run) -> Admitted {
         let mut reports = Vec::new();
         for action in &run.actions {
             let Work::Refused { task, reason } = &action.work else {
@@ -268,8 +319,15 @@ impl Admission {
         if run.is_answered() {
             let message = report::message(&reports, usize::MAX);
             let verdict = report::verdict(&reports);
-            self.executor
-                .answer_without_job(&run.event, run.arrived, verdict, &message)
+            self.runs
+                .executor
+                .answer_without_job(
+                    &run.event,
+                    run.arrived,
+                    verdict,
+                    &message,
+                    self.runs.others_until(),
+                )
                 .await;
         }
         self.remember(&run.id);
@@ -284,17 +342,32 @@ impl Admission {
         arrived: Timestamp,
         reason: &str,
     ) -> Admitted {
+        if self.is_known(id).await {
+            return seen_before();
+        }
         error!("{reason}");
         // Nobody asked for an answer to a sequence's own event, as an action that matches it does: it
         // is shipyard-controller's to answer, and `.finished` would start what waits for its end.
         if event.envelope.event_type.task().is_none() {
             return Admitted::Nothing(reason.to_owned());
         }
-        self.executor
-            .answer_without_job(&event.envelope, arrived, Verdict::Errored, reason)
+        self.runs
+            .executor
+            .answer_without_job(
+                &event.envelope,
+                arrived,
+                Verdict::Errored,
+                reason,
+                self.runs.others_until(),
+            )
             .await;
         self.remember(id);
         Admitted::Accepted(format!("answered as errored: {reason}"))
+    }
+
+    /// Whether the event has a run already: what the config and the settings say now does not change it.
+    async fn is_known(&self, id: &RunId) -> bool {
+        self.runs.is_claimed(id) || self.cluster.first_job(id).await.is_some()
     }
 
     fn remember(&self, id: &RunId) {
@@ -308,63 +381,10 @@ impl Admission {
             answered.runs.remove(&oldest);
         }
     }
+}
 
-    /// Service level, then stage, then project. Only 404 moves on: any other error may hide a config.
-    /// The error is for the reader of the answer.
-    async fn config(&self, event: &Event) -> Result<Option<Config>, String> {
-        let last_error = Mutex::new(String::from("no answer"));
-        let lookup = async {
-            for level in [Level::Service, Level::Stage, Level::Project] {
-                if let Some(bytes) = self.config_of(event, level, &last_error).await? {
-                    return Ok(Some(Config { bytes, level }));
-                }
-            }
-            Ok::<_, FetchError>(None)
-        };
-        match timeout(CONFIG_PATIENCE, lookup).await {
-            Ok(Ok(config)) => Ok(config),
-            Ok(Err(error)) => Err(error_chain(&error)),
-            Err(_) => Err(format!(
-                "{} (tried for {} minutes)",
-                lock(&last_error),
-                CONFIG_PATIENCE.as_secs() / 60
-            )),
-        }
-    }
-
-    async fn config_of(
-        &self,
-        event: &Event,
-        level: Level,
-        last_error: &Mutex<String>,
-    ) -> Result<Option<Vec<u8>>, FetchError> {
-        let scope = &event.envelope.scope;
-        // The commit is one of the stage's branch, the project's files are on another.
-        let commit = event.envelope.git_commit_id.as_deref();
-        let commit = commit.filter(|_| level != Level::Project);
-        let get = || {
-            self.resources
-                .get(scope, level, CONFIG_URI, commit, MAX_CONFIG_BYTES)
-        };
-        get.retry(
-            ExponentialBuilder::default()
-                .with_min_delay(Duration::from_millis(100))
-                .with_max_delay(Duration::from_secs(5))
-                .without_max_times()
-                .with_jitter(),
-        )
-        .when(|error| !matches!(error, FetchError::TooLarge { .. }))
-        .notify(|error, pause| {
-            let error = error_chain(error);
-            warn!(
-                error,
-                retry_in_ms = pause.as_millis(),
-                "{CONFIG_URI} could not be read"
-            );
-            *lock(last_error) = error;
-        })
-        .await
-    }
+fn seen_before() -> Admitted {
+    Admitted::Accepted("the event was seen before".into())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -200,7 +200,7 @@ pub fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let result = match command {
-        Command::Serve(settings) => serve::main(*settings),
+        Command::Serve(settings) => serve::main(&settings),
         Command::Init(settings) => init_container::main(*settings),
     };
     match result {

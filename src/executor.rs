@@ -4,36 +4,53 @@
 //! each time, a mark is set again. So a run that a crash interrupted is executed from its beginning by
 //! the next process, and arrives at the same answer.
 
-use std::collections::HashSet;
-use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod runs;
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::time::Duration;
 
-use futures::FutureExt;
+use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{Instrument, info, warn};
 
-use crate::cluster::{Announced, Cluster, FirstJob, Start, TaskEnd};
+use crate::cluster::{Cluster, Progress, Refused, Start, TaskEnd, Told};
 use crate::event::Envelope;
 use crate::event::answer::{self, Answer, TimeFrame, Verdict};
-use crate::keptn::answers::Answers;
+use crate::keptn::answers::{Answers, Sent};
+use crate::keptn::event_store::Stored;
 use crate::report::{self, ContainerLog, Ending, TaskReport};
-use crate::run::{Place, Run, RunAction, RunId, Work};
-use crate::slots::{Slots, Turn};
+use crate::run::{Place, Run, RunAction, Work};
+use crate::slots::Turn;
+
+pub(crate) use runs::{Begun, Claim, Runs};
 
 /// Keptn 0.8.2 needs `.started` stored before it sees `.finished`: where they arrive together, the
 /// finished one overtakes and waits 2 to 3 seconds for its next try.
 const BETWEEN_ANSWERS: Duration = Duration::from_millis(500);
 
+/// A run may have hundreds of Jobs.
+const MARKS_AT_ONCE: usize = 8;
+
+/// What the steps of a run are made with.
 pub(crate) struct Executor {
     cluster: Cluster,
     answers: Answers,
-    slots: Slots,
-    executing: Mutex<HashSet<RunId>>,
-    recovered: watch::Sender<bool>,
+}
+
+/// Where a run stands when its execution begins.
+#[derive(Debug, Clone)]
+pub(crate) struct Course {
+    /// Its first Job waits for its turn.
+    pub(crate) queued: bool,
+    pub(crate) started: Sent,
+    pub(crate) finished: Sent,
+    /// The names of its Jobs that are known.
+    jobs: BTreeSet<String>,
+    /// There may be Jobs that this execution does not come to.
+    taken_over: bool,
 }
 
 /// A task that ended, or one that was refused.
@@ -45,96 +62,75 @@ struct Done<'a> {
     logs: Option<JoinHandle<Vec<ContainerLog>>>,
 }
 
-impl Executor {
-    pub(crate) fn new(cluster: Cluster, answers: Answers, slots: Slots) -> Self {
+impl Course {
+    /// Of a run whose first Job this process has just created.
+    pub(crate) fn begins(first: Place<'_>, start: Start, started: Sent) -> Self {
         Self {
-            cluster,
-            answers,
-            slots,
-            executing: Mutex::default(),
-            recovered: watch::Sender::new(false),
+            queued: start == Start::Queued,
+            started,
+            finished: Sent::No,
+            jobs: BTreeSet::from([first.job_name()]),
+            taken_over: false,
         }
     }
 
-    /// Takes a slot for a new run, or a place in the queue.
-    pub(crate) fn queue(&self, run: &Run) -> Turn {
-        self.slots.queue(run.arrived, &run.id)
-    }
-
-    pub(crate) fn is_executing(&self, run: &RunId) -> bool {
-        self.executing().contains(run)
-    }
-
-    /// Executes all runs of earlier processes whose answer is not out.
-    pub(crate) async fn recover(self: &Arc<Self>) {
-        for (run, first) in self.cluster.unreported().await {
-            info!(run = %run.id, event.id = run.event.id, "taking over a run");
-            let turn = if first.queued {
-                self.queue(&run)
-            } else {
-                self.slots.take()
-            };
-            self.start(run, turn, first);
-        }
-        self.recovered.send_replace(true);
-    }
-
-    /// Whether the runs of earlier processes are known here, so that none is taken for a new one.
-    pub(crate) fn is_recovered(&self) -> bool {
-        *self.recovered.borrow()
-    }
-
-    pub(crate) async fn recovered(&self) {
-        // The sender lives as long as `self`.
-        self.recovered
-            .subscribe()
-            .wait_for(|recovered| *recovered)
-            .await
-            .ok();
-    }
-
-    /// Executes a run whose first Job exists, unless that is under way.
-    pub(crate) fn start(self: &Arc<Self>, run: Run, turn: Turn, first: FirstJob) {
-        if !self.executing().insert(run.id.clone()) {
-            return;
-        }
-        let executor = Arc::clone(self);
-        let span = info_span!(
-            parent: None, "run", run = %run.id, event.id = run.event.id, event.r#type = %run.event.event_type,
-            keptn.context = run.event.keptn_context,
-        );
-        let work = async move {
-            let execution = AssertUnwindSafe(Box::pin(executor.execute(&run, turn, first)));
-            if execution.catch_unwind().await.is_err() {
-                error!(
-                    "executing the run panicked; its Jobs are kept and taken over at the next start"
-                );
-            }
-            executor.executing().remove(&run.id);
+    /// Of a run that another process may have executed until `then`.
+    pub(crate) fn goes_on(progress: Progress, then: Instant) -> Self {
+        let (started, finished) = match progress.told {
+            Told::Nothing => (Sent::Perhaps(then), Sent::Perhaps(then)),
+            Told::Started => (Sent::Yes, Sent::Perhaps(then)),
+            Told::Finished => (Sent::Yes, Sent::Yes),
         };
-        // Nobody waits for it at a shutdown: the next process takes the run over.
-        tokio::spawn(work.instrument(span));
+        Self {
+            queued: progress.queued,
+            started,
+            finished,
+            jobs: progress.jobs,
+            taken_over: true,
+        }
     }
 
-    async fn execute(&self, run: &Run, turn: Turn, first: FirstJob) {
-        let (started, done) = tokio::join!(self.announce(run, first), self.work(run, turn, first));
-        let jobs: Vec<(Place<'_>, TaskEnd)> =
-            done.iter().filter_map(|done| done.job.clone()).collect();
-        let finished = self.finished(run, done).await;
-        // The first Job comes last: until it is marked, the run is found again as a whole.
-        let mark = async {
-            for (place, end) in jobs.iter().rev() {
-                self.cluster.mark_reported(*place, end).await;
-            }
+    /// Whether the Job of this task was created, as it or a later one tells. One that is missing then was
+    /// deleted.
+    fn has_reached(&self, place: Place<'_>) -> bool {
+        // Names sort as the tasks run.
+        self.jobs.range(place.job_name()..).next().is_some()
+    }
+
+    /// Whether this task succeeded, as a later one of its action tells. Its Job may look otherwise by now:
+    /// deleted, or kept by a sidecar beyond its time limit.
+    fn has_passed(&self, place: Place<'_>) -> bool {
+        let later = (Bound::Excluded(place.job_name()), Bound::Unbounded);
+        let next = self.jobs.range(later).next();
+        next.is_some_and(|job| place.is_of_the_action_of(job))
+    }
+}
+
+impl Executor {
+    pub(crate) fn new(cluster: Cluster, answers: Answers) -> Self {
+        Self { cluster, answers }
+    }
+
+    async fn execute(&self, run: &Run, turn: Turn, course: &Course) {
+        if course.finished == Sent::Yes {
+            return self.conclude(run, &all_places(run)).await;
+        }
+        let (started, done) =
+            tokio::join!(self.announce(run, course), self.work(run, turn, course));
+        let places = if course.taken_over {
+            all_places(run)
+        } else {
+            done.iter().filter_map(Done::place).collect()
         };
-        match finished {
+        match self.finished(run, done).await {
             Some(finished) => {
                 if let Some(started) = started {
                     tokio::time::sleep_until(started + BETWEEN_ANSWERS).await;
                 }
-                self.answers.deliver(finished, mark).await;
+                let mark = self.conclude(run, &places);
+                self.answers.deliver(finished, course.finished, mark).await;
             }
-            None => mark.await,
+            None => self.conclude(run, &places).await,
         }
         info!(
             "Successfully finished processing of event: {}",
@@ -143,8 +139,8 @@ impl Executor {
     }
 
     /// Sends `.started` while the first task already works; tells when Keptn took it.
-    async fn announce(&self, run: &Run, first: FirstJob) -> Option<Instant> {
-        if !run.is_answered() || first.announced == Announced::Yes {
+    async fn announce(&self, run: &Run, course: &Course) -> Option<Instant> {
+        if !run.is_answered() || course.started == Sent::Yes {
             return None;
         }
         let started = answer::started(&run.event, run.arrived);
@@ -153,20 +149,14 @@ impl Executor {
                 self.cluster.mark_started(first).await;
             }
         };
-        // A second `.started` hangs the sequence in Keptn from 0.14 on.
-        if first.announced == Announced::Perhaps && self.answers.is_stored(&started).await {
-            info!("Keptn has `.started` of this run already");
-            mark.await;
-            return None;
-        }
-        self.answers.deliver(started, mark).await;
+        self.answers.deliver(started, course.started, mark).await;
         Some(Instant::now())
     }
 
     /// One task after the other. An action ends with its first task that fails, the run does not.
-    async fn work<'a>(&self, run: &'a Run, turn: Turn, first: FirstJob) -> Vec<Done<'a>> {
+    async fn work<'a>(&self, run: &'a Run, turn: Turn, course: &Course) -> Vec<Done<'a>> {
         let _slot = turn.wait().await;
-        if let Some(first) = run.first_place().filter(|_| first.queued) {
+        if let Some(first) = run.first_place().filter(|_| course.queued) {
             self.cluster.release(first).await;
         }
         let mut done = Vec::new();
@@ -178,11 +168,12 @@ impl Executor {
             let count = places.len();
             for place in places {
                 let name = &place.task.name;
-                info!(
-                    "Starting task {}/{count}: '{name}' ...",
-                    place.task_index + 1
-                );
-                let task = self.task(place).await;
+                let number = place.task_index + 1;
+                info!("Starting task {number}/{count}: '{name}' ...");
+                let mut task = self.task(place, course).await;
+                if course.has_passed(place) {
+                    task.ending = Ending::Succeeded;
+                }
                 let failed = task.ending != Ending::Succeeded;
                 done.push(task);
                 if failed {
@@ -193,14 +184,16 @@ impl Executor {
         done
     }
 
-    async fn task<'a>(&self, place: Place<'a>) -> Done<'a> {
-        // The first Job was created when the event was admitted: that made the run durable.
-        if !place.is_first()
-            && let Err(refused) = self.cluster.create(place, Start::Now).await
+    async fn task<'a>(&self, place: Place<'a>, course: &Course) -> Done<'a> {
+        // Admission created the first Job, which made the run durable, and this run's earlier life
+        // those that follow.
+        if !course.has_reached(place)
+            && let Err(Refused(reason)) = self.cluster.create(place, Start::Now).await
         {
-            return Done::refused(place.action, &place.task.name, refused.to_string());
+            return Done::refused(place.action, &place.task.name, reason);
         }
         let end = self.cluster.end(place).await;
+        self.cluster.mark_ended(place, &end).await;
         info!(job = place.job_name(), ending = ?end.ending, "the task ended");
         // The next task does not wait for the logs of this one.
         let heard = place.run.is_answered() && !place.action.silent;
@@ -248,34 +241,97 @@ impl Executor {
         Some(answer.with_message(report::message(&reports, room)))
     }
 
+    /// Marks the Jobs of a run that is over. The first one comes last: until then the run is found as a
+    /// whole, and a note on it tells that nothing but marks is missing. From its mark on a Job's time to
+    /// live counts, so that without the note a task whose Job is gone already would run again.
+    async fn conclude(&self, run: &Run, places: &[Place<'_>]) {
+        let (first, others): (Vec<Place<'_>>, Vec<Place<'_>>) =
+            places.iter().partition(|place| place.is_first());
+        if let Some(first) = run.first_place().filter(|_| !others.is_empty()) {
+            self.cluster.mark_answered(first).await;
+        }
+        let mark = |place| self.cluster.mark_reported(place);
+        stream::iter(others)
+            .for_each_concurrent(MARKS_AT_ONCE, mark)
+            .await;
+        for place in first {
+            self.cluster.mark_reported(place).await;
+        }
+    }
+
+    /// Ends a run whose execution panicked: Keptn must not wait for it.
+    async fn give_up(&self, run: &Run, course: &Course, panic: &str) {
+        let mut course = course.clone();
+        if course.started == Sent::No {
+            course.started = Sent::Perhaps(Instant::now());
+        }
+        self.announce(run, &course).await;
+        let places = all_places(run);
+        if !run.is_answered() {
+            return self.conclude(run, &places).await;
+        }
+        let message = format!(
+            "the job-executor-service failed while it executed this run, which is a bug in it: {panic}. \
+             Its log has more; the run's Jobs are {}",
+            places
+                .iter()
+                .map(Place::job_name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
+        let answer = answer::finished(&run.event, run.arrived, Verdict::Errored, "", None);
+        let room = self.answers.room_for_message(&answer);
+        let answer = answer.with_message(report::shortened(&message, room));
+        let sent = Sent::Perhaps(Instant::now());
+        let mark = self.conclude(run, &places);
+        self.answers.deliver(answer, sent, mark).await;
+    }
+
     /// Answers an event for which no Job could be made. Returns when Keptn took both answers, since
-    /// nothing in the cluster remembers them.
+    /// nothing in the cluster remembers them. Whoever tried before did so until `then`.
     pub(crate) async fn answer_without_job(
         &self,
         event: &Envelope,
         arrived: Timestamp,
         verdict: Verdict,
         message: &str,
+        then: Instant,
     ) {
+        let nothing = || std::future::ready(());
+        let sent = Sent::Perhaps(then);
         let started = answer::started(event, arrived);
-        self.answers.deliver(started, std::future::ready(())).await;
+        self.answers.deliver(started, sent, nothing()).await;
         tokio::time::sleep(BETWEEN_ANSWERS).await;
         let answer = answer::finished(event, arrived, verdict, "", None);
         let room = self.answers.room_for_message(&answer);
         let message = report::shortened(message, room);
         let finished = answer.with_message(message);
-        self.answers.deliver(finished, std::future::ready(())).await;
+        self.answers.deliver(finished, sent, nothing()).await;
     }
 
-    fn executing(&self) -> MutexGuard<'_, HashSet<RunId>> {
-        // No panic can leave the set half changed.
-        self.executing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Whether Keptn heard that work for this event began.
+    pub(crate) async fn was_started(&self, event: &Envelope, arrived: Timestamp) -> Stored {
+        self.answers.stored(&answer::started(event, arrived)).await
+    }
+
+    /// Whether Keptn heard that work for this event ended.
+    pub(crate) async fn was_finished(&self, event: &Envelope, arrived: Timestamp) -> Stored {
+        let finished = answer::finished(event, arrived, Verdict::Succeeded, "", None);
+        self.answers.stored(&finished).await
     }
 }
 
+/// All tasks, also those that have no Job, where nothing can be marked.
+fn all_places(run: &Run) -> Vec<Place<'_>> {
+    run.steps().flat_map(|(_, places)| places).collect()
+}
+
 impl<'a> Done<'a> {
+    /// None if it has no Job.
+    fn place(&self) -> Option<Place<'a>> {
+        Some(self.job.as_ref()?.0)
+    }
+
     fn refused(action: &'a RunAction, task: &'a str, reason: String) -> Self {
         Self {
             action,

@@ -12,6 +12,7 @@ use reqwest::StatusCode;
 use crate::cli::InitSettings;
 use crate::event::EventScope;
 use crate::job_config::fields::ResourceUri;
+use crate::keptn::Http;
 use crate::keptn::resources::{FetchError, Level, Resources};
 use files::Directory;
 
@@ -44,13 +45,14 @@ pub(crate) fn main(settings: InitSettings) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn run(settings: InitSettings) -> anyhow::Result<()> {
+    let http = Http::connecting(&settings.configuration_service, TIMEOUT)
+        .context("cannot make the HTTP client for CONFIGURATION_SERVICE")?;
     let mut fetcher = Fetcher {
         resources: Resources::new(
+            http,
             settings.configuration_service,
             settings.keptn_api_token,
-            TIMEOUT,
-        )
-        .context("cannot make the HTTP client for CONFIGURATION_SERVICE")?,
+        ),
         scope: EventScope {
             project: settings.project,
             stage: settings.stage,

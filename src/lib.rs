@@ -8,13 +8,14 @@
 //!                      → run with its record → first Job created     202 the run cannot be lost
 //!                                                                    503 not durable in time
 //! watch  ─ executor    for each run: .started → task by task → .finished
-//! start                the Jobs that are not reported → the same executor, the same path
+//!        ─ runs        a Job whose run is not over and not known here → the same executor
 //! ```
 //!
 //! A *run* is all the work for one event: every task of every action that matches, in order. Its
-//! *record* travels on each of its Jobs as an annotation, so that Kubernetes is the only store: a
-//! process that starts lists the Jobs whose run was not reported and executes those runs again. Every
-//! step may be repeated: names of Jobs and ids of answers follow from the event.
+//! *record* travels on each of its Jobs as an annotation, so that Kubernetes is the only store: the
+//! watch shows the Jobs whose run is not marked as over, and those runs are executed again, whoever
+//! began them. Every step may be repeated: names of Jobs and ids of answers follow from the event. Of
+//! several processes any admits events, and the one that holds the Lease executes.
 //!
 //! Read `executor` first. Then follow an event through the modules in the order below.
 //!
@@ -26,13 +27,14 @@
 //!    `cli` and `serve` see all, to wire them.
 //! 3. Calls go one way: endpoint → admission → executor → cluster, keptn.
 //! 4. 202 is answered only for what a crash in the next instruction cannot lose.
-//! 5. Every step of `executor` may run twice.
+//! 5. Every step of `executor` may run twice. An answer that may have been sent is not sent before Keptn's
+//!    event store was asked for it.
 //! 6. Whatever comes from outside has a bound: body, config, JSONPath, logs, answers, the time of every
 //!    call.
-//! 7. A task's failure, a panic or a bad config never touches another run.
+//! 7. A task's failure, a panic or a bad config never touches another run; a panic is answered as errored.
 //! 8. An answer is a function of the run record and of what the cluster shows, not of this process.
 //!
-//! The test `tests::project` holds 1 to 3.
+//! The test `tests::project` holds 1 to 3, `tests::faults` and `tests::schedules` hold 4, 5 and 8.
 
 mod cli;
 mod serve;

@@ -44,6 +44,11 @@ impl RunId {
         digits.truncate(Self::DIGITS);
         Self(digits)
     }
+
+    /// As it was written to a label of a Job.
+    pub(crate) fn from_label(label: &str) -> Self {
+        Self(label.to_owned())
+    }
 }
 
 impl fmt::Display for RunId {
@@ -162,6 +167,12 @@ impl Place<'_> {
         job_name(&self.run.id, self.action_ordinal, self.task_index)
     }
 
+    /// Whether a Job of this run is of the same action.
+    pub(crate) fn is_of_the_action_of(&self, job: &str) -> bool {
+        let action = |name: &str| name.rsplit_once('-').map(|(action, _)| action.to_owned());
+        action(&self.job_name()) == action(job)
+    }
+
     /// The Job that exists for as long as the run does.
     pub(crate) fn is_first(&self) -> bool {
         self.action_ordinal == 0 && self.task_index == 0
@@ -271,7 +282,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn run(env: Vec<Variable>) -> Run {
+    pub(crate) fn run(env: Vec<Variable>) -> Run {
         Run {
             id: RunId::of(&envelope("1"), ""),
             arrived: Timestamp::UNIX_EPOCH,

@@ -8,17 +8,22 @@ use kube::Client;
 use reqwest::Url;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::admission::{Admission, UnderWay};
 use crate::cli::ServeSettings;
-use crate::cluster::{Cluster, InitContainer, JobSettings, OwnPod, SecretKey};
-use crate::endpoint::{self, Endpoint};
-use crate::executor::Executor;
+use crate::cluster::{
+    self, Cluster, Identity, InitContainer, JobSettings, Leadership, OwnPod, SecretKey,
+};
+use crate::endpoint::{self, Endpoint, Router};
+use crate::executor::{Executor, Runs};
 use crate::job_config::fields::{Amounts, Resources as ResourceAmounts};
+use crate::keptn::Http;
 use crate::keptn::answers::Answers;
+use crate::keptn::event_store::EventStore;
 use crate::keptn::resources::Resources;
 use crate::policy::{Policy, Privileged};
 use crate::resolve::{Files, TaskDefaults};
@@ -28,141 +33,255 @@ use crate::telemetry;
 /// For one request to the configuration service.
 const RESOURCE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What must not be cut ends within this time, or is cut: it may be repeated. The whole way out takes
-/// less than the grace period of deploy/service.yaml.
+/// What must not be cut ends within this time, or is cut: it may be repeated.
 const DRAIN: Duration = Duration::from_secs(8);
 
+/// For giving the Lease back. With [`DRAIN`] the way out takes at most 9 of the 10 seconds that it may.
+const RELEASE: Duration = Duration::from_secs(1);
+
+/// What the service is connected to.
+pub(crate) struct Outside {
+    pub(crate) client: Client,
+    /// Where Jobs run.
+    pub(crate) namespace: String,
+    pub(crate) identity: Identity,
+    pub(crate) configuration_service: Http,
+    pub(crate) events: Http,
+    pub(crate) event_store: Http,
+}
+
+/// The service, ready to run.
+pub(crate) struct Service {
+    runs: Arc<Runs>,
+    leadership: Leadership,
+    router: Router,
+    connections: TaskTracker,
+    admissions: TaskTracker,
+    attempts: TaskTracker,
+    stop: CancellationToken,
+    halt: CancellationToken,
+}
+
 /// The command `serve`.
-pub(crate) fn main(settings: ServeSettings) -> anyhow::Result<()> {
+pub(crate) fn main(settings: &ServeSettings) -> anyhow::Result<()> {
     telemetry::start(&settings.log_level, settings.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        let namespace = settings.job_namespace.as_ref().map(ToString::to_string);
-        let (client, namespace) = client(namespace).await?;
-        let address = (std::net::Ipv6Addr::UNSPECIFIED, settings.rcv_port);
-        let listener = match TcpListener::bind(address).await {
-            Ok(listener) => listener,
-            // Where the machine has no IPv6.
-            Err(_) => TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, settings.rcv_port))
-                .await
-                .with_context(|| format!("cannot listen on RCV_PORT {}", settings.rcv_port))?,
-        };
+    let served = runtime.block_on(async {
         let stop = CancellationToken::new();
         stop_at_signal(stop.clone())?;
-        run(settings, client, namespace, listener, stop).await
-    })
+        let listener = listener(settings.rcv_port).await?;
+        let started = async {
+            let outside = Outside::connecting(settings).await?;
+            Ok(Some(Service::new(settings, outside, stop.clone()).await))
+        };
+        // The API server may be away for long.
+        let service: anyhow::Result<Option<Service>> = tokio::select! {
+            service = started => service,
+            () = stop.cancelled() => Ok(None),
+        };
+        match service? {
+            Some(service) => service.run(Some(listener)).await,
+            None => Ok(()),
+        }
+    });
+    // A look-up of a name, which cannot be cut, would keep the process otherwise.
+    runtime.shutdown_background();
+    served
 }
 
-/// The Kubernetes client, with the namespace for Jobs.
-async fn client(namespace: Option<String>) -> anyhow::Result<(Client, String)> {
-    let mut config = kube::Config::infer()
-        .await
-        .context("no Kubernetes cluster: neither a kubeconfig nor a service account was found")?;
-    // Retries are decided call by call in `cluster`.
-    config.default_retry = false;
-    let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
-    let client = Client::try_from(config).context("cannot use the Kubernetes configuration")?;
-    Ok((client, namespace))
+async fn listener(port: u16) -> anyhow::Result<TcpListener> {
+    match TcpListener::bind((std::net::Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(listener) => Ok(listener),
+        // Where the machine has no IPv6.
+        Err(_) => TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port))
+            .await
+            .with_context(|| format!("cannot listen on RCV_PORT {port}")),
+    }
 }
 
-/// Runs the service until `stop`; the caller brings the sockets, so that tests can.
-pub(crate) async fn run(
-    settings: ServeSettings,
-    client: Client,
-    namespace: String,
-    listener: TcpListener,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let own_pod = match &settings.pod_name {
-        Some(name) => OwnPod::read(client.clone(), client.default_namespace(), name).await,
-        None => OwnPod::default(),
-    };
-    let attempts = TaskTracker::new();
-    let answers = Answers::new(
-        settings.keptn_event_endpoint.clone(),
-        settings.max_answer_bytes as usize,
-        attempts.clone(),
-        stop.clone(),
-    )
-    .context("cannot make the HTTP client for KEPTN_EVENT_ENDPOINT")?;
-    let resources = Resources::new(
-        settings.configuration_service.clone(),
-        settings.keptn_api_token.clone(),
-        RESOURCE_TIMEOUT,
-    )
-    .context("cannot make the HTTP client for CONFIGURATION_SERVICE")?;
-    let defaults = defaults(&settings, &own_pod);
-    let policy = Policy {
+impl Outside {
+    async fn connecting(settings: &ServeSettings) -> anyhow::Result<Self> {
+        let config = kube::Config::infer().await.context(
+            "no Kubernetes cluster: neither a kubeconfig nor a service account was found",
+        )?;
+        let own_namespace = config.default_namespace.clone();
+        let client = cluster::connect(config).context("cannot use the Kubernetes configuration")?;
+        Self::of(settings, client, &own_namespace)
+    }
+
+    /// Over this client of Kubernetes, and connections to Keptn.
+    pub(crate) fn of(
+        settings: &ServeSettings,
+        client: Client,
+        own_namespace: &str,
+    ) -> anyhow::Result<Self> {
+        let job_namespace = settings.job_namespace.as_ref().map(ToString::to_string);
+        let events = &settings.keptn_event_endpoint;
+        Ok(Self {
+            client,
+            namespace: job_namespace.unwrap_or_else(|| own_namespace.to_owned()),
+            identity: Identity::of_this_process(own_namespace, settings.pod_name.as_deref()),
+            configuration_service: Http::connecting(
+                &settings.configuration_service,
+                RESOURCE_TIMEOUT,
+            )
+            .context("cannot make the HTTP client for CONFIGURATION_SERVICE")?,
+            events: Http::connecting(events, Answers::TIMEOUT)
+                .context("cannot make the HTTP client for KEPTN_EVENT_ENDPOINT")?,
+            event_store: Http::connecting(events, EventStore::TIMEOUT)
+                .context("cannot make the HTTP client for KEPTN_EVENT_ENDPOINT")?,
+        })
+    }
+}
+
+impl Service {
+    /// Waits for the API server, where it has to be asked about this service's own Pod.
+    pub(crate) async fn new(
+        settings: &ServeSettings,
+        outside: Outside,
+        stop: CancellationToken,
+    ) -> Self {
+        let (client, namespace) = (outside.client, outside.namespace);
+        let own_pod = match &settings.pod_name {
+            Some(name) => OwnPod::read(client.clone(), client.default_namespace(), name).await,
+            None => OwnPod::default(),
+        };
+        let defaults = defaults(settings, &own_pod);
+        let leadership = Leadership::new(
+            client.clone(),
+            &namespace,
+            &settings.full_deployment_name,
+            outside.identity,
+        );
+        let attempts = TaskTracker::new();
+        let endpoint = &settings.keptn_event_endpoint;
+        let answers = Answers::new(
+            outside.events,
+            endpoint.clone(),
+            EventStore::new(outside.event_store, endpoint),
+            settings.max_answer_bytes as usize,
+            attempts.clone(),
+            stop.clone(),
+            leadership.doubt(),
+        );
+        let cluster = Cluster::new(
+            client,
+            namespace.clone(),
+            job_settings(settings, &own_pod, &defaults),
+        );
+        let halt = CancellationToken::new();
+        let runs = Arc::new(Runs::new(
+            Executor::new(cluster.clone(), answers),
+            cluster.clone(),
+            leadership.clone(),
+            Slots::new(settings.max_concurrent_runs as usize),
+            halt.clone(),
+        ));
+        let under_way = UnderWay::default();
+        let admissions = under_way.tasks.clone();
+        let admission = Arc::new(Admission {
+            resources: Resources::new(
+                outside.configuration_service,
+                settings.configuration_service.clone(),
+                settings.keptn_api_token.clone(),
+            ),
+            cluster,
+            runs: Arc::clone(&runs),
+            policy: policy(settings, &namespace, &own_pod),
+            defaults,
+            installation: settings.full_deployment_name.clone(),
+            under_way,
+        });
+        let (of_ready, stopping) = (Arc::clone(&runs), stop.clone());
+        let ready = move || of_ready.is_ready() && !stopping.is_cancelled();
+        let router = Endpoint::new(admission, settings.max_body_bytes as usize, ready)
+            .router(&settings.rcv_path);
+        info!(
+            port = settings.rcv_port,
+            path = settings.rcv_path,
+            namespace,
+            version = env!("CARGO_PKG_VERSION"),
+            "Starting job-executor-service..."
+        );
+        Self {
+            runs,
+            leadership,
+            router,
+            connections: TaskTracker::new(),
+            admissions,
+            attempts,
+            stop,
+            halt,
+        }
+    }
+
+    /// Where requests are answered, for whoever brings them without a connection.
+    #[cfg(test)]
+    pub(crate) fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// Runs until it is stopped, and then finishes what must not be cut.
+    ///
+    /// # Errors
+    ///
+    /// Where another process has taken the Lease: what this one has in memory is not valid any more.
+    pub(crate) async fn run(self, listener: Option<TcpListener>) -> anyhow::Result<()> {
+        let (connections, stop) = (self.connections.clone(), self.stop.clone());
+        let accepting = async {
+            match listener {
+                Some(listener) => {
+                    endpoint::accept(listener, self.router.clone(), connections, stop).await;
+                }
+                None => stop.cancelled().await,
+            }
+        };
+        tokio::select! {
+            () = accepting => {}
+            reason = self.leadership.keep() => {
+                self.halt.cancel();
+                anyhow::bail!("{reason}, so this process ends; the next one waits for its turn");
+            }
+            () = self.runs.follow() => anyhow::bail!("the watch on the cluster ended"),
+        }
+        info!("stopping: Jobs go on, the next process takes the runs over");
+        let until = Instant::now() + DRAIN;
+        // Answers on their way come first: when they are there, the next process can begin.
+        let attempts = end_of(&self.attempts, until).await;
+        self.halt.cancel();
+        if timeout(RELEASE, self.leadership.release()).await.is_err() {
+            warn!("the Lease could not be given back in time, the next process waits for it");
+        }
+        let connections = end_of(&self.connections, until).await;
+        let admissions = end_of(&self.admissions, until).await;
+        if !(attempts && connections && admissions) {
+            warn!("not everything ended in time, stopping all the same");
+        }
+        Ok(())
+    }
+}
+
+/// Whether all ended in time.
+async fn end_of(tracker: &TaskTracker, until: Instant) -> bool {
+    tracker.close();
+    timeout_at(until, tracker.wait()).await.is_ok()
+}
+
+fn policy(settings: &ServeSettings, namespace: &str, own_pod: &OwnPod) -> Policy {
+    Policy {
         images: settings.allowed_image_list.clone(),
         privileged: if settings.allow_privileged_jobs {
             Privileged::Allowed
         } else {
             Privileged::Refused
         },
-        namespace: namespace.clone(),
+        namespace: namespace.to_owned(),
         own_service_account: own_pod.service_account.clone(),
         own_secret: settings.keptn_api_token_secret.to_string(),
-    };
-    let cluster = Cluster::new(
-        client,
-        namespace.clone(),
-        job_settings(&settings, &own_pod, &defaults),
-    );
-    let slots = Slots::new(settings.max_concurrent_runs as usize);
-    let executor = Arc::new(Executor::new(cluster.clone(), answers, slots));
-    let under_way = UnderWay::default();
-    let admissions = under_way.tasks.clone();
-    let admission = Arc::new(Admission {
-        resources,
-        cluster: cluster.clone(),
-        executor: Arc::clone(&executor),
-        policy,
-        defaults,
-        installation: settings.full_deployment_name.clone(),
-        under_way,
-    });
-    let (of_ready, stopping) = (Arc::clone(&executor), stop.clone());
-    let ready = move || of_ready.is_recovered() && !stopping.is_cancelled();
-    let router = Endpoint::new(admission, settings.max_body_bytes as usize, ready)
-        .router(&settings.rcv_path);
-
-    let connections = TaskTracker::new();
-    let accepting = endpoint::accept(listener, router, connections.clone(), stop.clone());
-    info!(
-        port = settings.rcv_port,
-        path = settings.rcv_path,
-        namespace,
-        version = env!("CARGO_PKG_VERSION"),
-        "Starting job-executor-service..."
-    );
-    let recovery = async {
-        cluster.synced().await;
-        executor.recover().await;
-        info!("ready");
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = accepting => {}
-        () = cluster.watch() => anyhow::bail!("the watch on the cluster ended"),
-        () = recovery => {}
     }
-    info!("stopping: Jobs go on, the next process takes the runs over");
-    let drained = async {
-        for tracker in [&connections, &admissions, &attempts] {
-            tracker.close();
-            tracker.wait().await;
-        }
-    };
-    if tokio::time::timeout(DRAIN, drained).await.is_err() {
-        warn!(
-            seconds = DRAIN.as_secs(),
-            "not everything ended in time, stopping all the same"
-        );
-    }
-    Ok(())
 }
 
 fn defaults(settings: &ServeSettings, own_pod: &OwnPod) -> TaskDefaults {

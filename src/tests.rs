@@ -1,32 +1,48 @@
 //! Scenarios: the real service in process, one event in, everything that left it as one text.
 //!
-//! Only the outside is fake, and it is a stateful model: [`keptn`] (HTTP, configuration service and
-//! event endpoint) and [`kubernetes`] (the API server under the real client, with a kubelet that ends
-//! tasks as the scenario says). [`real_cluster`] runs the service against a real cluster.
+//! Only the outside is fake, and it is a stateful model: [`keptn`] (configuration service, event endpoint
+//! and event store) and [`kubernetes`] (the API server under the real client, with a kubelet that ends
+//! tasks as the scenario says). Between them and the service there is a [`wire`] instead of sockets, so
+//! that the clock can be paused: hours of an outage take milliseconds. [`real_cluster`] runs the service
+//! against a real cluster.
 
 mod endpoint;
 mod failures;
+mod faults;
 mod init_container;
 mod keptn;
 mod kubernetes;
 mod project;
 mod real_cluster;
+mod recovery;
+mod replicas;
+mod schedules;
 mod sequence;
+mod wire;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
 use crate::cli;
-use crate::serve;
+use crate::cluster::Identity;
+use crate::endpoint::accept;
+use crate::keptn::answers::Answers;
+use crate::keptn::event_store::EventStore;
+use crate::serve::{Outside, Service};
 use keptn::Keptn;
 use kubernetes::Kubernetes;
+use wire::Wire;
 
 /// What left the service, in order: Jobs and answers.
 #[derive(Clone, Default)]
@@ -49,22 +65,24 @@ impl Transcript {
 struct Tester {
     keptn: Keptn,
     cluster: Kubernetes,
-    address: SocketAddr,
     transcript: Transcript,
     settings: Vec<String>,
     process: Process,
 }
 
-/// The service on threads of its own, so that its death is as sudden as a process's.
+/// One life of the service. It dies as suddenly as a process does: what it still tries has no effect.
 struct Process {
-    address: SocketAddr,
+    router: Router,
     stop: CancellationToken,
     service: JoinHandle<anyhow::Result<()>>,
-    runtime: Runtime,
+    wire: Wire,
 }
 
-/// For everything that a scenario waits for; far more than it takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// For everything that a scenario waits for; far more than it takes, most of it on a paused clock.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Of the process, where a test has only one at a time.
+const POD: &str = "jes-1";
 
 impl Tester {
     /// The service with this job/config.yaml on the service level.
@@ -74,15 +92,15 @@ impl Tester {
 
     async fn with(config: &str, settings: &[&str]) -> Self {
         let transcript = Transcript::default();
-        let keptn = Keptn::start("127.0.0.1:0", transcript.clone()).await;
+        let keptn = Keptn::new(transcript.clone());
         keptn.has("dev/svc", "job/config.yaml", config);
         let cluster = Kubernetes::new(transcript.clone());
         let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
-        let process = Process::start(&keptn, &cluster, &settings);
+        let process = Process::start(&keptn, &cluster, &settings, POD, Wire::sound()).await;
+        process.is_ready().await;
         Self {
             keptn,
             cluster,
-            address: process.address,
             transcript,
             settings,
             process,
@@ -91,7 +109,7 @@ impl Tester {
 
     /// Status and text of the answer to an event.
     async fn receives(&self, event: &Value) -> (u16, String) {
-        post(self.address, event).await
+        self.process.receives(event).await
     }
 
     async fn receives_triggered(&self) -> (u16, String) {
@@ -108,87 +126,129 @@ impl Tester {
         );
     }
 
+    /// Takes real connections; for tests on a real clock.
+    async fn listens(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (router, stop) = (self.process.router.clone(), self.process.stop.clone());
+        tokio::spawn(accept(listener, router, TaskTracker::new(), stop));
+        address
+    }
+
     /// Ends the process as SIGKILL does, and starts the next one over what is left.
-    fn crashes(&mut self) {
-        let next = Process::start(&self.keptn, &self.cluster, &self.settings);
-        let last = std::mem::replace(&mut self.process, next);
-        last.runtime.shutdown_background();
-        self.address = self.process.address;
+    async fn crashes(&mut self) {
+        self.process.wire.cut();
+        self.restarts().await;
+    }
+
+    async fn restarts(&mut self) {
+        self.process = Process::start(
+            &self.keptn,
+            &self.cluster,
+            &self.settings,
+            POD,
+            Wire::sound(),
+        )
+        .await;
+        self.process.is_ready().await;
     }
 
     /// Ends the process as a rollout does, and starts the next one.
     async fn is_rolled_out(&mut self) {
-        self.process.stop.cancel();
-        let ended = tokio::time::timeout(PATIENCE, &mut self.process.service).await;
-        ended
-            .expect("the service stops")
-            .expect("without a panic")
-            .expect("without an error");
-        self.crashes();
+        self.process.stops().await;
+        self.restarts().await;
     }
 
     /// Waits until every Job is marked as reported, stops the service and gives the transcript.
-    async fn finish(self) -> String {
+    async fn finish(mut self) -> String {
         let idle = self.cluster.all_reported();
         assert!(
             tokio::time::timeout(PATIENCE, idle).await.is_ok(),
             "a Job is left over:\n{}",
             self.transcript.text()
         );
-        self.process.stop.cancel();
-        let ended = tokio::time::timeout(PATIENCE, self.process.service).await;
-        ended
-            .expect("the service stops")
-            .expect("without a panic")
-            .expect("without an error");
-        self.process.runtime.shutdown_background();
+        self.process.stops().await;
+        assert_eq!(self.cluster.lease_holder(), "", "the Lease is given back");
         self.transcript.text()
     }
 }
 
 impl Process {
-    fn start(keptn: &Keptn, cluster: &Kubernetes, settings: &[String]) -> Self {
-        rustls::crypto::ring::default_provider()
-            .install_default()
-            .ok();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
+    async fn start(
+        keptn: &Keptn,
+        cluster: &Kubernetes,
+        settings: &[String],
+        pod: &str,
+        wire: Wire,
+    ) -> Self {
         let mut arguments = vec![
-            format!(
-                "--configuration-service=http://{}/configuration-service",
-                keptn.address
-            ),
-            format!("--keptn-event-endpoint=http://{}/event", keptn.address),
+            "--configuration-service=http://keptn/configuration-service".to_owned(),
+            "--keptn-event-endpoint=http://keptn/event".to_owned(),
             "--init-container-image=jes:test".to_owned(),
         ];
         arguments.extend_from_slice(settings);
         let settings = cli::serve_settings(&arguments);
+        let outside = Outside {
+            client: cluster.client(&wire),
+            namespace: "keptn".into(),
+            identity: Identity::of_this_process("keptn", Some(pod)),
+            configuration_service: keptn.http(&wire, Duration::from_secs(10)),
+            events: keptn.http(&wire, Answers::TIMEOUT),
+            event_store: keptn.http(&wire, EventStore::TIMEOUT),
+        };
+        cluster.has_pod(pod);
         let stop = CancellationToken::new();
-        let (cluster, stopped) = (cluster.clone(), stop.clone());
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let service = runtime.spawn(async move {
-            let listener = TcpListener::from_std(listener)?;
-            serve::run(
-                settings,
-                cluster.client(),
-                "keptn".into(),
-                listener,
-                stopped,
-            )
-            .await
-        });
+        let service = Service::new(&settings, outside, stop.clone()).await;
         Self {
-            address,
+            router: service.router(),
             stop,
-            service,
-            runtime,
+            service: tokio::spawn(service.run(None)),
+            wire,
         }
     }
+
+    async fn is_ready(&self) {
+        let ready = async {
+            while self.readyz().await.0 != 200 {
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+        };
+        let ready = tokio::time::timeout(PATIENCE, ready).await;
+        assert!(ready.is_ok(), "the service does not get ready");
+    }
+
+    async fn readyz(&self) -> (u16, String) {
+        let request = Request::get("/readyz").body(Body::empty());
+        answered(&self.router, request.unwrap()).await
+    }
+
+    async fn receives(&self, event: &Value) -> (u16, String) {
+        post(&self.router, event).await
+    }
+
+    /// As SIGTERM does.
+    async fn stops(&mut self) {
+        self.stop.cancel();
+        let ended = tokio::time::timeout(PATIENCE, &mut self.service).await;
+        ended
+            .expect("the service stops")
+            .expect("without a panic")
+            .expect("without an error");
+    }
+}
+
+async fn post(router: &Router, event: &Value) -> (u16, String) {
+    let request = Request::post("/")
+        .header("content-type", "application/cloudevents+json")
+        .body(Body::from(event.to_string()));
+    answered(router, request.unwrap()).await
+}
+
+async fn answered(router: &Router, request: Request<Body>) -> (u16, String) {
+    let response = router.clone().oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    (status, String::from_utf8(body.to_vec()).unwrap())
 }
 
 /// A triggered event of Keptn's task `test`.
@@ -200,20 +260,6 @@ fn triggered(id: &str) -> Value {
         "data": {"project": "real", "stage": "dev", "service": "svc", "labels": {"k": "v"},
                  "test": {"teststrategy": "functional"}},
     })
-}
-
-async fn post(address: SocketAddr, event: &Value) -> (u16, String) {
-    let response = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .unwrap()
-        .post(format!("http://{address}/"))
-        .header("content-type", "application/cloudevents+json")
-        .body(event.to_string())
-        .send()
-        .await
-        .unwrap();
-    (response.status().as_u16(), response.text().await.unwrap())
 }
 
 /// A config of format v2 with one action for `sh.keptn.event.test.triggered`.

@@ -13,6 +13,10 @@ pub(crate) const REPORTED: &str = "keptn.sh/jes-reported";
 pub(crate) const RECORD: &str = "keptn.sh/jes-record";
 /// Annotation on the first Job: `.started` was delivered.
 pub(crate) const STARTED: &str = "keptn.sh/jes-started";
+/// Annotation: the task succeeded, whatever becomes of the Job.
+pub(crate) const SUCCEEDED: &str = "keptn.sh/jes-succeeded";
+/// Annotation on the first Job of a run of several: `.finished` was delivered, marks are missing.
+pub(crate) const ANSWERED: &str = "keptn.sh/jes-answered";
 
 /// Selects what this installation made.
 pub(crate) fn ours(managed_by: &str) -> String {

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use kube::ResourceExt;
 
-use super::names::init_container_name;
+use super::names::{self, init_container_name};
 use crate::report::Ending;
 
 /// What the watches saw of one Job and its Pods.
@@ -78,6 +79,9 @@ pub(crate) struct TaskEnd {
 
 impl JobSeen {
     pub(crate) fn of(job: &Job) -> Self {
+        if job.annotations().contains_key(names::SUCCEEDED) {
+            return Self::Complete;
+        }
         let status = job.status.as_ref();
         let conditions = status
             .and_then(|status| status.conditions.as_deref())
@@ -133,7 +137,7 @@ impl PodSeen {
     }
 
     /// Whether something keeps the Pod alive that is not the task, such as an injected sidecar.
-    pub(crate) fn outlives(&self, container: &str) -> bool {
+    fn outlives(&self, container: &str) -> bool {
         self.container(container).is_some()
             && self.containers.iter().any(|other| other.end().is_none())
     }
@@ -187,6 +191,12 @@ impl ContainerEnd {
 }
 
 impl Seen {
+    /// When a Pod was created that outlives its task.
+    pub(crate) fn outlived(&self, job: &str) -> Option<Timestamp> {
+        let outliving = |pod: &&PodSeen| pod.outlives(job);
+        self.pods.values().find(outliving)?.created
+    }
+
     /// How the task of this Job ended, if it has.
     pub(crate) fn end(&self, job: &str, time_limit: u32) -> Option<TaskEnd> {
         if let JobSeen::Failed { reason, .. } = &self.job

@@ -6,7 +6,7 @@ use kube::Client;
 use kube::api::Api;
 use tracing::warn;
 
-use super::{call, retried};
+use super::calls::{Failed, call, retried};
 
 /// The container of this service in deploy/service.yaml; the other one is Keptn's distributor.
 const CONTAINER: &str = "job-executor-service";
@@ -22,7 +22,8 @@ impl OwnPod {
     /// still tell.
     pub(crate) async fn read(client: Client, namespace: &str, name: &str) -> Self {
         let pods: Api<Pod> = Api::namespaced(client, namespace);
-        match retried("get", name, || async { call(pods.get(name)).await }).await {
+        let get = || async { call(pods.get(name)).await };
+        match retried("get", name, Failed::is_verdict, get).await {
             Ok(pod) => Self::of(&pod),
             Err(error) => {
                 warn!(

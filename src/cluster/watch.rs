@@ -16,11 +16,14 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
-use tokio::sync::watch;
-use tracing::warn;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
+use super::found::Sighting;
 use super::names;
 use super::outcome::{JobSeen, PodSeen, Seen, TaskEnd};
+use crate::telemetry::error_chain;
 
 /// The label that the Job controller puts on each Pod.
 pub(super) const JOB_NAME: &str = "job-name";
@@ -28,7 +31,7 @@ pub(super) const JOB_NAME: &str = "job-name";
 /// Between the attempts of a watch: the library's own pauses reach 30 s, and after an outage every
 /// task that ended meanwhile waits for the watch. Two watches are no load.
 #[derive(Default)]
-struct Pauses {
+pub(super) struct Pauses {
     attempts: u32,
 }
 
@@ -49,11 +52,55 @@ impl Backoff for Pauses {
     }
 }
 
+/// A watch is asked for anew after this many seconds, so that one whose connection died without a word
+/// is noticed.
+const WATCH_SECONDS: u32 = 60;
+
+/// Of a list. A page is in memory as a whole; a Job may take some 200 KiB, and has less than 10 as a rule.
+const PAGE_SIZE: u32 = 200;
+
+/// Whether something can be followed: an outage of the API server is told once, and its end.
+#[derive(Default)]
+pub(super) struct Interruption {
+    since: Option<Instant>,
+}
+
+impl Interruption {
+    pub(super) fn failed(&mut self, what: &str, error: &dyn std::error::Error) {
+        let error = error_chain(error);
+        if self.since.is_none() {
+            warn!(
+                error,
+                "{what} cannot be followed, this is tried until it works"
+            );
+            self.since = Some(Instant::now());
+        } else {
+            debug!(error, "{what} still cannot be followed");
+        }
+    }
+
+    pub(super) fn works(&mut self, what: &str) {
+        if let Some(since) = self.since.take() {
+            let seconds = since.elapsed().as_secs();
+            info!(seconds, "{what} can be followed again");
+        }
+    }
+}
+
+/// What the watch shows of runs whose end is not marked.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// Part of a list of all such Jobs.
+    Listed(Sighting),
+    ListEnd,
+    /// A Job is new, or has changed.
+    Seen(Sighting),
+}
+
 /// A live view of the tasks that run.
 #[derive(Clone)]
 pub(crate) struct Watch {
     tasks: Arc<Mutex<Tasks>>,
-    synced: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -74,18 +121,7 @@ impl Watch {
     pub(crate) fn new() -> Self {
         Self {
             tasks: Arc::default(),
-            synced: watch::Sender::new(false),
         }
-    }
-
-    /// Returns when all that is in the cluster has been seen once.
-    pub(crate) async fn synced(&self) {
-        // The sender lives as long as `self`.
-        self.synced
-            .subscribe()
-            .wait_for(|synced| *synced)
-            .await
-            .ok();
     }
 
     /// From now on the Job of this name is followed, seen or not; tells whether it was not before.
@@ -145,6 +181,13 @@ impl Watch {
         });
     }
 
+    /// What is known of a Job that is followed.
+    pub(crate) fn seen(&self, job: &str) -> Option<Seen> {
+        let tasks = self.tasks();
+        let task = tasks.by_job.get(job)?;
+        Some(task.seen.borrow().clone())
+    }
+
     /// As [`Self::learned`], of the Pods of a Job.
     pub(crate) fn learned_pods(&self, pods: &[Pod]) {
         for pod in pods {
@@ -153,11 +196,22 @@ impl Watch {
     }
 
     /// Follows the cluster until the end of the process; errors are retried with back-off.
-    pub(crate) async fn run(self, client: Client, namespace: &str, managed_by: &str) {
+    pub(crate) async fn run(
+        self,
+        client: Client,
+        namespace: &str,
+        managed_by: &str,
+        news: mpsc::UnboundedSender<News>,
+    ) {
         // A Job whose answer is out leaves this watch, so that memory follows the work at hand and
         // not the Jobs that are kept.
-        let jobs = watcher::Config::default().labels(&names::unreported(managed_by));
-        let pods = watcher::Config::default().labels(&names::ours(managed_by));
+        let config = || {
+            watcher::Config::default()
+                .timeout(WATCH_SECONDS)
+                .page_size(PAGE_SIZE)
+        };
+        let jobs = config().labels(&names::unreported(managed_by));
+        let pods = config().labels(&names::ours(managed_by));
         let jobs = watcher(Api::<Job>::namespaced(client.clone(), namespace), jobs)
             .backoff(Pauses::default())
             .boxed();
@@ -167,18 +221,34 @@ impl Watch {
         let jobs_synced = watch::Sender::new(false);
         let pods_may_start = jobs_synced.subscribe();
         tokio::join!(
-            self.follow_jobs(jobs, jobs_synced),
+            self.follow_jobs(jobs, jobs_synced, news),
             self.follow_pods(pods, pods_may_start)
         );
     }
 
-    async fn follow_jobs<S>(&self, mut events: S, synced: watch::Sender<bool>)
-    where
+    async fn follow_jobs<S>(
+        &self,
+        mut events: S,
+        synced: watch::Sender<bool>,
+        news: mpsc::UnboundedSender<News>,
+    ) where
         S: futures::Stream<Item = watcher::Result<Event<Job>>> + Unpin,
     {
+        // Whoever executes the runs reads the news for as long as there is a watch.
+        let tell = |of: fn(Sighting) -> News, job: &Job| {
+            if let Some(sighting) = Sighting::of(job) {
+                news.send(of(sighting)).ok();
+            }
+        };
         let mut listed = HashSet::new();
+        let mut interruption = Interruption::default();
         loop {
-            match events.try_next().await {
+            let event = events.try_next().await;
+            match &event {
+                Ok(_) => interruption.works("Jobs"),
+                Err(error) => interruption.failed("Jobs", error),
+            }
+            match event {
                 Ok(Some(Event::Init)) => {
                     listed.clear();
                     self.tasks().lists += 1;
@@ -186,15 +256,20 @@ impl Watch {
                 Ok(Some(Event::InitApply(job))) => {
                     listed.insert(job.name_any());
                     self.saw_job(&job);
+                    tell(News::Listed, &job);
                 }
                 Ok(Some(Event::InitDone)) => {
                     self.gone_unless(&std::mem::take(&mut listed));
+                    news.send(News::ListEnd).ok();
                     synced.send_replace(true);
                 }
-                Ok(Some(Event::Apply(job))) => self.saw_job(&job),
+                Ok(Some(Event::Apply(job))) => {
+                    self.saw_job(&job);
+                    tell(News::Seen, &job);
+                }
                 Ok(Some(Event::Delete(job))) => self.lost_job(&job),
                 Ok(None) => return,
-                Err(error) => warn!(%error, "the watch on Jobs was interrupted, it starts again"),
+                Err(_) => {}
             }
         }
     }
@@ -205,20 +280,22 @@ impl Watch {
     {
         // The Pod of a Job that is not followed is of no interest, so the Jobs come first.
         may_start.wait_for(|synced| *synced).await.ok();
+        let mut interruption = Interruption::default();
         loop {
-            match events.try_next().await {
+            let event = events.try_next().await;
+            match &event {
+                Ok(_) => interruption.works("Pods"),
+                Err(error) => interruption.failed("Pods", error),
+            }
+            match event {
                 Ok(Some(Event::InitApply(pod) | Event::Apply(pod))) => self.saw_pod(&pod),
                 Ok(Some(Event::Delete(mut pod))) => {
                     let now = pod.metadata.creation_timestamp.clone();
                     pod.metadata.deletion_timestamp = pod.metadata.deletion_timestamp.or(now);
                     self.saw_pod(&pod);
                 }
-                Ok(Some(Event::Init)) => {}
-                Ok(Some(Event::InitDone)) => {
-                    self.synced.send_replace(true);
-                }
+                Ok(Some(Event::Init | Event::InitDone)) | Err(_) => {}
                 Ok(None) => return,
-                Err(error) => warn!(%error, "the watch on Pods was interrupted, it starts again"),
             }
         }
     }
@@ -317,7 +394,10 @@ mod tests {
                 }
                 Ok(event)
             });
-        watch.follow_jobs(events, watch::Sender::new(false)).await;
+        let (news, _) = mpsc::unbounded_channel();
+        watch
+            .follow_jobs(events, watch::Sender::new(false), news)
+            .await;
         assert_eq!(state(&watch, "deleted"), JobSeen::Gone);
         assert_eq!(state(&watch, "kept"), JobSeen::Running);
         assert_eq!(state(&watch, "new"), JobSeen::Running);

@@ -1,26 +1,20 @@
-//! Delivery of answers: each is sent until Keptn's distributor takes it.
+//! Delivery of answers: each is sent until Keptn's distributor takes it, and once.
 
 use std::time::Duration;
 
-use reqwest::header::CONTENT_TYPE;
-use reqwest::{StatusCode, Url};
-use serde::Deserialize;
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, Request, StatusCode, Url};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::event::answer::{Answer, SOURCE};
+use super::Http;
+use super::event_store::{EventStore, LAG, Stored};
+use crate::event::answer::Answer;
 use crate::report;
 use crate::telemetry::error_chain;
-
-/// A distributor that polls forwards to a gateway far away, and its own limit is 30 s: giving up
-/// earlier would leave open whether the event arrived.
-const TIMEOUT: Duration = Duration::from_secs(35);
-
-/// The event store is asked before a run goes on; without it the run must go on, too.
-const STORE_TIMEOUT: Duration = Duration::from_secs(5);
-
-const MAX_STORED_BYTES: usize = 4 << 20;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -33,53 +27,69 @@ const LEAST_MESSAGE: usize = 1 << 10;
 /// Each refusal that size can explain leaves this part of the message.
 const SHRINK: usize = 4;
 
+/// Nobody reads what the distributor says with its status.
+const MAX_REPLY: usize = 64 << 10;
+
 #[derive(Clone)]
 pub(crate) struct Answers {
-    client: reqwest::Client,
+    http: Http,
     endpoint: Url,
+    store: EventStore,
     /// Bytes of a whole event.
     max_bytes: usize,
     /// What must not be cut at a shutdown: an attempt under way, with the note of its success.
     attempts: TaskTracker,
     stopping: CancellationToken,
+    /// From when on another process may execute this one's runs: then nothing is sent.
+    doubt: watch::Receiver<Option<Instant>>,
 }
 
-#[derive(Deserialize)]
-struct Stored {
-    #[serde(default)]
-    events: Vec<StoredEvent>,
+/// Whether an answer has been sent before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    No,
+    /// At this moment at the latest, if at all: by an attempt without an answer, or by a process that
+    /// is gone. A second one would hang a sequence of Keptn from 0.14 on.
+    Perhaps(Instant),
+    Yes,
 }
 
-#[derive(Deserialize)]
-struct StoredEvent {
-    #[serde(default, rename = "triggeredid")]
-    triggered_id: String,
-}
-
-enum Refusal {
-    Size(String),
-    Other(String),
+/// Why an answer was not taken.
+struct NotTaken {
+    reason: String,
+    /// Its size can be the reason.
+    size: bool,
+    may_have_arrived: bool,
 }
 
 impl Answers {
-    /// Bytes of logs that are worth keeping.
-    pub(crate) fn max_bytes(&self) -> usize {
-        self.max_bytes
-    }
+    /// A distributor that polls forwards to a gateway far away, and its own limit is 30 s: giving up
+    /// earlier would leave open whether the event arrived.
+    pub(crate) const TIMEOUT: Duration = Duration::from_secs(35);
 
     pub(crate) fn new(
+        http: Http,
         endpoint: Url,
+        store: EventStore,
         max_bytes: usize,
         attempts: TaskTracker,
         stopping: CancellationToken,
-    ) -> Result<Self, reqwest::Error> {
-        Ok(Self {
-            client: super::client(&endpoint, TIMEOUT)?,
+        doubt: watch::Receiver<Option<Instant>>,
+    ) -> Self {
+        Self {
+            http,
             endpoint,
+            store,
             max_bytes,
             attempts,
             stopping,
-        })
+            doubt,
+        }
+    }
+
+    /// Bytes of logs that are worth keeping.
+    pub(crate) fn max_bytes(&self) -> usize {
+        self.max_bytes
     }
 
     /// The bytes that a message may take in this answer, as JSON writes it.
@@ -90,30 +100,64 @@ impl Answers {
         self.max_bytes.saturating_sub(taken).max(LEAST_MESSAGE)
     }
 
+    /// Whether Keptn has this answer already.
+    pub(crate) async fn stored(&self, answer: &Answer) -> Stored {
+        self.store.has(answer).await
+    }
+
     /// Returns when the answer was taken; during a shutdown, never: the next process sends it. `then`
     /// notes the delivery: no orderly shutdown comes between the two.
-    pub(crate) async fn deliver(&self, answer: Answer, then: impl Future<Output = ()>) {
+    pub(crate) async fn deliver(
+        &self,
+        answer: Answer,
+        mut sent: Sent,
+        then: impl Future<Output = ()>,
+    ) {
         tokio::pin!(then);
         let event_type = answer.event_type();
         let mut pause = FIRST_PAUSE;
+        let mut shortened = None;
         loop {
+            if let Sent::Perhaps(at) = sent {
+                tokio::time::sleep_until(at + LAG).await;
+            }
+            // The sender lives as long as the process.
+            let certain = |doubt: &Option<Instant>| doubt.is_none_or(|from| Instant::now() < from);
+            self.doubt.clone().wait_for(certain).await.ok();
             if self.stopping.is_cancelled() {
                 std::future::pending::<()>().await;
             }
-            let round = async {
-                self.round(&answer).await?;
+            let attempt = async {
+                self.attempt(shortened.as_ref().unwrap_or(&answer), sent)
+                    .await?;
                 then.as_mut().await;
-                Ok::<_, String>(())
+                Ok::<_, NotTaken>(())
             };
-            match self.attempts.track_future(round).await {
-                Ok(()) => return,
-                Err(reason) => warn!(
-                    event.r#type = event_type,
-                    reason,
-                    retry_in_ms = pause.as_millis(),
-                    "the event could not be sent to Keptn"
-                ),
+            let Err(failed) = self.attempts.track_future(attempt).await else {
+                return;
+            };
+            if failed.may_have_arrived {
+                sent = Sent::Perhaps(Instant::now());
             }
+            let tried = shortened.as_ref().unwrap_or(&answer).message();
+            if failed.size && !tried.is_empty() {
+                let reason = failed.reason;
+                warn!(
+                    event.r#type = event_type,
+                    reason, "refused, perhaps for its size: trying a shorter message"
+                );
+                let shorter = report::shortened(tried, tried.len() / SHRINK);
+                shortened = Some(answer.with_message(shorter));
+                continue;
+            }
+            // The refusal had another reason, so the whole answer is tried again.
+            shortened = None;
+            warn!(
+                event.r#type = event_type,
+                reason = failed.reason,
+                retry_in_ms = pause.as_millis(),
+                "the event could not be sent to Keptn"
+            );
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.stopping.cancelled() => {}
@@ -122,99 +166,49 @@ impl Answers {
         }
     }
 
-    /// Whether Keptn's event store has this answer. It lags by up to a second and may be out of reach, so
-    /// that "no" is not certain.
-    pub(crate) async fn is_stored(&self, answer: &Answer) -> bool {
-        match self.stored(answer).await {
-            Ok(events) => {
-                let triggered = answer.envelope().id.as_str();
-                events.iter().any(|event| event.triggered_id == triggered)
-            }
-            Err(reason) => {
-                info!(reason, "Keptn's event store cannot be asked");
-                false
-            }
+    async fn attempt(&self, answer: &Answer, sent: Sent) -> Result<(), NotTaken> {
+        let in_question = matches!(sent, Sent::Perhaps(_));
+        if in_question && self.store.has(answer).await == Stored::Yes {
+            info!(
+                event.r#type = answer.event_type(),
+                "Keptn has this event already"
+            );
+            return Ok(());
         }
-    }
-
-    /// The one request that datastores of all versions answer exactly, through the distributor.
-    async fn stored(&self, answer: &Answer) -> Result<Vec<StoredEvent>, String> {
-        let mut url = self.endpoint.clone();
-        url.set_path("/mongodb-datastore/event");
-        let context = answer
-            .envelope()
-            .keptn_context
-            .as_deref()
-            .unwrap_or_default();
-        let query = [
-            ("keptnContext", context),
-            ("type", answer.event_type()),
-            ("source", SOURCE),
-            ("pageSize", "100"),
-        ];
-        let request = self.client.get(url).query(&query).timeout(STORE_TIMEOUT);
-        let response = request.send().await.map_err(|error| error_chain(&error))?;
-        if !response.status().is_success() {
-            return Err(format!("it answered {}", response.status()));
-        }
-        let body = super::body(response, MAX_STORED_BYTES).await;
-        let body = body
-            .map_err(|error| error_chain(&error))?
-            .unwrap_or_default();
-        let stored: Stored = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-        Ok(stored.events)
-    }
-
-    /// Sends the answer, and shorter ones where its size can be the reason of a refusal. The next round
-    /// begins with the whole answer again: a refusal may have had another reason.
-    async fn round(&self, answer: &Answer) -> Result<(), String> {
-        let mut answer = answer.clone();
-        loop {
-            let body = answer.to_json().map_err(|error| error_chain(&error))?;
-            let bytes = body.len();
-            match self.attempt(body).await {
-                Ok(()) => {
-                    info!(event.r#type = answer.event_type(), bytes, "sent to Keptn");
-                    return Ok(());
-                }
-                Err(Refusal::Size(reason)) if !answer.message().is_empty() => {
-                    warn!(
-                        event.r#type = answer.event_type(),
-                        bytes, reason, "refused, perhaps for its size: trying a shorter message"
-                    );
-                    let budget = answer.message().len() / SHRINK;
-                    answer = answer.with_message(report::shortened(answer.message(), budget));
-                }
-                Err(Refusal::Size(reason) | Refusal::Other(reason)) => return Err(reason),
-            }
-        }
-    }
-
-    async fn attempt(&self, body: Vec<u8>) -> Result<(), Refusal> {
+        let body = answer.to_json().map_err(|error| NotTaken {
+            reason: error_chain(&error),
+            size: false,
+            may_have_arrived: false,
+        })?;
         let bytes = body.len();
-        let sent = self
-            .client
-            .post(self.endpoint.clone())
-            .header(CONTENT_TYPE, "application/cloudevents+json")
-            .body(body)
-            .send()
-            .await;
-        match sent {
-            Ok(response) if response.status().is_success() => Ok(()),
-            Ok(response) => {
-                let status = response.status();
-                let reason = format!("{} answered {status}", self.endpoint);
-                let size = matches!(
-                    status,
-                    StatusCode::INTERNAL_SERVER_ERROR | StatusCode::PAYLOAD_TOO_LARGE
-                );
-                if size && bytes > SMALL {
-                    Err(Refusal::Size(reason))
-                } else {
-                    Err(Refusal::Other(reason))
-                }
+        let mut request = Request::new(Method::POST, self.endpoint.clone());
+        request.headers_mut().insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/cloudevents+json"),
+        );
+        *request.body_mut() = Some(body.into());
+        let status = match self.http.send(request, MAX_REPLY).await {
+            Ok(answered) => answered.status,
+            Err(error) => {
+                return Err(NotTaken {
+                    reason: error_chain(&error),
+                    size: false,
+                    may_have_arrived: error.may_have_arrived(),
+                });
             }
-            Err(error) => Err(Refusal::Other(error_chain(&error))),
+        };
+        if status.is_success() {
+            info!(event.r#type = answer.event_type(), bytes, "sent to Keptn");
+            return Ok(());
         }
+        let too_large = status == StatusCode::PAYLOAD_TOO_LARGE;
+        // The distributor's own refusal, or that of a gateway that gave up waiting.
+        let unclear = status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT;
+        let may_be_size = too_large || status == StatusCode::INTERNAL_SERVER_ERROR;
+        Err(NotTaken {
+            reason: format!("{} answered {status}", self.endpoint),
+            size: may_be_size && bytes > SMALL,
+            may_have_arrived: unclear,
+        })
     }
 }

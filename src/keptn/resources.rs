@@ -1,14 +1,14 @@
 //! Files of Keptn's configuration-service (up to 0.17) and resource-service (from 0.16).
 
-use std::time::Duration;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use reqwest::header::HeaderValue;
+use reqwest::{Method, Request, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
+use super::{Http, SendError};
 use crate::event::EventScope;
 
 /// Connections at once; more events wait here, not in the configuration service.
@@ -29,7 +29,7 @@ pub(crate) enum Level {
 }
 
 pub(crate) struct Resources {
-    client: reqwest::Client,
+    http: Http,
     base: Url,
     token: Option<SecretString>,
     permits: Semaphore,
@@ -41,7 +41,7 @@ pub(crate) enum FetchError {
     Unreachable {
         url: String,
         #[source]
-        source: reqwest::Error,
+        source: SendError,
     },
     #[error("{url} answered {status}: {body}")]
     Status {
@@ -77,18 +77,13 @@ struct ListEntry {
 }
 
 impl Resources {
-    /// `timeout` is for one request with its answer.
-    pub(crate) fn new(
-        base: Url,
-        token: Option<SecretString>,
-        timeout: Duration,
-    ) -> Result<Self, reqwest::Error> {
-        Ok(Self {
-            client: super::client(&base, timeout)?,
+    pub(crate) fn new(http: Http, base: Url, token: Option<SecretString>) -> Self {
+        Self {
+            http,
             base,
             token,
             permits: Semaphore::new(MAX_REQUESTS),
-        })
+        }
     }
 
     /// The content of a file of at most `limit` bytes; none if Keptn says that it does not exist.
@@ -104,12 +99,10 @@ impl Resources {
             return Ok(None);
         };
         let url = self.url(&format!("{path}/{}", encoded_twice(uri)));
-        let mut request = self.client.get(&url);
-        if let Some(commit) = commit {
-            request = request.query(&[("gitCommitID", commit)]);
-        }
+        let commit = commit.map(|commit| ("gitCommitID", commit));
         // Base64 takes four bytes for three; the rest is for the names around it.
-        let Some(body) = self.fetch(&url, request, limit / 3 * 4 + 8192).await? else {
+        let room = limit / 3 * 4 + 8192;
+        let Some(body) = self.fetch(&url, commit.as_slice(), room).await? else {
             return Ok(None);
         };
         let malformed = |reason: String| FetchError::Malformed {
@@ -140,11 +133,9 @@ impl Resources {
         let mut names = Vec::new();
         let mut page = None::<String>;
         loop {
-            let mut request = self.client.get(&url).query(&[("pageSize", PAGE_SIZE)]);
-            if let Some(key) = &page {
-                request = request.query(&[("nextPageKey", key)]);
-            }
-            let Some(body) = self.fetch(&url, request, 1 << 20).await? else {
+            let mut query = vec![("pageSize", PAGE_SIZE)];
+            query.extend(page.as_deref().map(|key| ("nextPageKey", key)));
+            let Some(body) = self.fetch(&url, &query, 1 << 20).await? else {
                 return Ok(names);
             };
             let body: ListBody =
@@ -177,31 +168,28 @@ impl Resources {
     async fn fetch(
         &self,
         url: &str,
-        request: RequestBuilder,
+        query: &[(&str, &str)],
         limit: usize,
     ) -> Result<Option<Vec<u8>>, FetchError> {
-        let unreachable = |source: reqwest::Error| FetchError::Unreachable {
-            url: url.to_owned(),
-            source: source.without_url(),
-        };
-        let request = match &self.token {
-            Some(token) => request.header("x-token", token.expose_secret()),
-            None => request,
-        };
+        let request = self.request(url, query)?;
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await.ok();
-        let response = request.send().await.map_err(unreachable)?;
-        if response.status() == StatusCode::NOT_FOUND {
+        let answered = self.http.send(request, limit).await;
+        let answered = answered.map_err(|source| FetchError::Unreachable {
+            url: url.to_owned(),
+            source,
+        })?;
+        if answered.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        if !response.status().is_success() {
+        if !answered.status.is_success() {
             return Err(FetchError::Status {
                 url: url.to_owned(),
-                status: response.status(),
-                body: beginning(response).await,
+                status: answered.status,
+                body: beginning(answered.body.unwrap_or_default()),
             });
         }
-        match super::body(response, limit).await.map_err(unreachable)? {
+        match answered.body {
             Some(body) => Ok(Some(body)),
             None => Err(FetchError::TooLarge {
                 url: url.to_owned(),
@@ -209,17 +197,29 @@ impl Resources {
             }),
         }
     }
+
+    fn request(&self, url: &str, query: &[(&str, &str)]) -> Result<Request, FetchError> {
+        let malformed = |reason: String| FetchError::Malformed {
+            url: url.to_owned(),
+            reason,
+        };
+        let mut parsed = Url::parse(url).map_err(|error| malformed(error.to_string()))?;
+        if !query.is_empty() {
+            parsed.query_pairs_mut().extend_pairs(query);
+        }
+        let mut request = Request::new(Method::GET, parsed);
+        if let Some(token) = &self.token {
+            let mut value = HeaderValue::from_str(token.expose_secret())
+                .map_err(|_| malformed("the token is no value of a header".into()))?;
+            value.set_sensitive(true);
+            request.headers_mut().insert("x-token", value);
+        }
+        Ok(request)
+    }
 }
 
 /// Enough of an error's body to understand it.
-async fn beginning(mut response: Response) -> String {
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk);
-        if body.len() > 300 {
-            break;
-        }
-    }
+fn beginning(mut body: Vec<u8>) -> String {
     body.truncate(300);
     String::from_utf8_lossy(&body).trim().to_owned()
 }

@@ -33,7 +33,7 @@ const STRUCTURED: &str = "POST / HTTP/1.1\r\nContent-Type: application/cloudeven
 #[tokio::test]
 async fn each_request_gets_the_answer_that_fits_it() {
     let service = Tester::with(&config(&task("t")), &["--max-body-bytes=2048"]).await;
-    let to = service.address;
+    let to = service.listens().await;
     let event = triggered("event-1").to_string();
     let large = format!("{{\"x\":\"{}\"}}", "x".repeat(3000));
     let chunked = format!(
@@ -81,14 +81,11 @@ async fn each_request_gets_the_answer_that_fits_it() {
 #[tokio::test]
 async fn a_path_other_than_the_configured_one_is_not_found() {
     let service = Tester::with(&config(&task("t")), &["--rcv-path=/events"]).await;
-    let other = raw(service.address, &with_body(STRUCTURED, "{}")).await;
+    let address = service.listens().await;
+    let other = raw(address, &with_body(STRUCTURED, "{}")).await;
     assert!(other.starts_with("HTTP/1.1 404"), "{other}");
     let head = STRUCTURED.replace("POST /", "POST /events");
-    let right = raw(
-        service.address,
-        &with_body(&head, &triggered("1").to_string()),
-    )
-    .await;
+    let right = raw(address, &with_body(&head, &triggered("1").to_string())).await;
     assert!(right.starts_with("HTTP/1.1 202"), "{right}");
     service.answers(2).await;
     service.finish().await;
@@ -99,14 +96,15 @@ async fn the_valid_events_of_a_batch_run_beside_invalid_ones() {
     let service = Tester::start(&config(&task("t"))).await;
     let batch = json!([triggered("a"), {"specversion": "1.0"}, triggered("b")]).to_string();
     let head = "POST / HTTP/1.1\r\nContent-Type: application/cloudevents-batch+json";
-    assert_snapshot!(raw(service.address, &with_body(head, &batch)).await, @"HTTP/1.1 400 Bad Request | event 1 of the batch: attribute `id` is missing, a CloudEvent has `specversion`, `id`, `source` and `type`");
+    let address = service.listens().await;
+    assert_snapshot!(raw(address, &with_body(head, &batch)).await, @"HTTP/1.1 400 Bad Request | event 1 of the batch: attribute `id` is missing, a CloudEvent has `specversion`, `id`, `source` and `type`");
     service.answers(4).await;
-    let none = raw(service.address, &with_body(head, "[]")).await;
+    let none = raw(address, &with_body(head, "[]")).await;
     assert!(none.starts_with("HTTP/1.1 200"), "{none}");
     service.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn who_cannot_wait_for_the_config_is_told_so_and_the_work_goes_on() {
     let service = Tester::start(&config(&task("t"))).await;
     // Longer than any sender waits: the pauses between the attempts add up to it.
@@ -123,7 +121,7 @@ async fn an_event_in_binary_mode_runs() {
     let head = "POST / HTTP/1.1\r\nContent-Type: application/json\r\nce-specversion: 1.0\r\nce-id: 1\r\n\
                 ce-source: s\r\nce-type: sh.keptn.event.test.triggered\r\nce-shkeptncontext: c";
     let body = json!({"project": "real", "stage": "dev", "service": "svc"}).to_string();
-    let answer = raw(service.address, &with_body(head, &body)).await;
+    let answer = raw(service.listens().await, &with_body(head, &body)).await;
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
     service.answers(2).await;
     service.finish().await;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Tester, config, task, triggered};
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_broken_config_is_answered_with_its_mistake() {
     let service = Tester::start("apiVersion: v2\nactions:\n  - evnts: []\n").await;
     let (status, reason) = service.receives_triggered().await;
@@ -22,7 +22,7 @@ async fn a_broken_config_is_answered_with_its_mistake() {
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_task_that_is_refused_starts_nothing_of_its_action() {
     let refused = "
 apiVersion: v2
@@ -50,7 +50,7 @@ actions:
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_run_of_which_nothing_can_run_is_answered_at_once() {
     let privileged = config("      - {name: t, image: i, securityContext: {privileged: true}}\n");
     let service = Tester::start(&privileged).await;
@@ -61,7 +61,7 @@ async fn a_run_of_which_nothing_can_run_is_answered_at_once() {
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_job_that_the_api_refuses_is_answered_with_its_words() {
     let tasks = [task("first"), task("second")].concat();
     let service = Tester::start(&config(&tasks)).await;
@@ -85,7 +85,7 @@ async fn a_job_that_the_api_refuses_is_answered_with_its_words() {
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_failing_init_container_is_told_with_its_log() {
     let service = Tester::start(&config("      - {name: t, image: i, files: [a]}\n")).await;
     service
@@ -101,7 +101,7 @@ async fn a_failing_init_container_is_told_with_its_log() {
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_task_over_its_time_limit_is_told_with_what_changes_it() {
     let service = Tester::start(&config(
         "      - {name: t, image: i, maxPollDuration: 30}\n",
@@ -121,7 +121,7 @@ async fn a_task_over_its_time_limit_is_told_with_what_changes_it() {
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_job_deleted_by_someone_ends_as_errored() {
     let service = Tester::start(&config(&task("t"))).await;
     service.cluster.task("t").never_ends();
@@ -136,7 +136,7 @@ async fn a_job_deleted_by_someone_ends_as_errored() {
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn trouble_of_the_configuration_service_is_not_taken_as_no_config() {
     let service = Tester::start(&config(&task("t"))).await;
     service
@@ -152,7 +152,7 @@ async fn trouble_of_the_configuration_service_is_not_taken_as_no_config() {
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn trouble_of_the_api_server_is_waited_out() {
     let service = Tester::start(&config(&[task("first"), task("second")].concat())).await;
     service
@@ -163,13 +163,13 @@ async fn trouble_of_the_api_server_is_waited_out() {
     service.answers(2).await;
     assert_snapshot!(service.finish().await, @"
     job created: first JOB-000-001
-    job created: second JOB-000-002
     event sh.keptn.event.test.started
+    job created: second JOB-000-002
     event sh.keptn.event.test.finished succeeded pass: Task 'first' finished successfully!⏎⏎Logs:⏎⏎⏎Task 'second' finished successfully!⏎⏎Logs:⏎⏎⏎
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_watch_that_ends_starts_again() {
     let service = Tester::start(&config(&task("t"))).await;
     service.cluster.task("t").never_ends();
@@ -185,7 +185,7 @@ async fn a_watch_that_ends_starts_again() {
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn answers_are_sent_until_they_are_taken() {
     let service = Tester::start(&config(&task("t"))).await;
     service.keptn.answers_events_with(&[503, 404]);
@@ -198,7 +198,7 @@ async fn answers_are_sent_until_they_are_taken() {
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_answer_refused_for_its_size_is_sent_shorter() {
     let service = Tester::start(&config(&task("t"))).await;
     service.keptn.refuses_events_above(10_000);
@@ -217,7 +217,7 @@ async fn an_answer_refused_for_its_size_is_sent_shorter() {
     service.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_long_log_fits_the_limit_at_the_first_try() {
     let service = Tester::with(&config(&task("t")), &["--max-answer-bytes=20000"]).await;
     service.keptn.refuses_events_above(20_000);

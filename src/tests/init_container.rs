@@ -1,6 +1,7 @@
 //! The files of a task, as its container finds them.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use insta::assert_snapshot;
@@ -10,11 +11,12 @@ use super::keptn::Keptn;
 use crate::cli;
 use crate::init_container;
 
-async fn keptn() -> Keptn {
+/// With the address where it listens.
+async fn keptn() -> (Keptn, SocketAddr) {
     rustls::crypto::ring::default_provider()
         .install_default()
         .ok();
-    let keptn = Keptn::start("127.0.0.1:0", Transcript::default()).await;
+    let keptn = Keptn::new(Transcript::default());
     for name in [
         "job/config.yaml",
         "locust/basic.py",
@@ -33,16 +35,14 @@ async fn keptn() -> Keptn {
     }
     keptn.has("dev/svc", "empty", "");
     keptn.has("dev/svc", "binary", (0..=255).collect::<Vec<u8>>());
-    keptn
+    let address = keptn.listens("127.0.0.1:0").await;
+    (keptn, address)
 }
 
-async fn fetched(keptn: &Keptn, files: &[&str]) -> Result<BTreeMap<String, Vec<u8>>, String> {
+async fn fetched(address: SocketAddr, files: &[&str]) -> Result<BTreeMap<String, Vec<u8>>, String> {
     let directory = tempfile::tempdir().unwrap();
     let mut arguments = vec![
-        format!(
-            "--configuration-service=http://{}/configuration-service",
-            keptn.address
-        ),
+        format!("--configuration-service=http://{address}/configuration-service"),
         format!("--directory={}", directory.path().display()),
         "--project=real".into(),
         "--stage=dev".into(),
@@ -71,8 +71,8 @@ fn collect(directory: &Path, prefix: &str, found: &mut BTreeMap<String, Vec<u8>>
     }
 }
 
-async fn names(keptn: &Keptn, files: &[&str]) -> String {
-    match fetched(keptn, files).await {
+async fn names(address: SocketAddr, files: &[&str]) -> String {
+    match fetched(address, files).await {
         Ok(found) => found.keys().cloned().collect::<Vec<_>>().join(" "),
         Err(error) => error,
     }
@@ -80,16 +80,20 @@ async fn names(keptn: &Keptn, files: &[&str]) -> String {
 
 #[tokio::test]
 async fn files_and_directories_are_found_under_their_names() {
-    let keptn = keptn().await;
+    let (_, address) = keptn().await;
     let report = [
-        names(&keptn, &["locust/basic.py", "locust/import.py"]).await,
-        names(&keptn, &["/locust/basic.py"]).await,
-        names(&keptn, &["locust"]).await,
-        names(&keptn, &["helm"]).await,
-        names(&keptn, &["helm/", "helmDEFG"]).await,
-        names(&keptn, &["a+b.txt", "my file.txt", "100%.txt", "ünï/ö.txt"]).await,
-        names(&keptn, &[".gitlab-ci.yml", "empty"]).await,
-        names(&keptn, &["/"]).await,
+        names(address, &["locust/basic.py", "locust/import.py"]).await,
+        names(address, &["/locust/basic.py"]).await,
+        names(address, &["locust"]).await,
+        names(address, &["helm"]).await,
+        names(address, &["helm/", "helmDEFG"]).await,
+        names(
+            address,
+            &["a+b.txt", "my file.txt", "100%.txt", "ünï/ö.txt"],
+        )
+        .await,
+        names(address, &[".gitlab-ci.yml", "empty"]).await,
+        names(address, &["/"]).await,
     ]
     .join("\n");
     assert_snapshot!(report, @"
@@ -106,7 +110,7 @@ async fn files_and_directories_are_found_under_their_names() {
 
 #[tokio::test]
 async fn content_arrives_byte_by_byte() {
-    let found = fetched(&keptn().await, &["binary", "empty", "locust"])
+    let found = fetched(keptn().await.1, &["binary", "empty", "locust"])
         .await
         .unwrap();
     assert_eq!(found["binary"], (0..=255).collect::<Vec<u8>>());
@@ -119,8 +123,8 @@ async fn content_arrives_byte_by_byte() {
 
 #[tokio::test]
 async fn a_single_file_costs_one_request_and_carries_the_commit() {
-    let keptn = keptn().await;
-    fetched(&keptn, &["locust/basic.py"]).await.unwrap();
+    let (keptn, address) = keptn().await;
+    fetched(address, &["locust/basic.py"]).await.unwrap();
     assert_eq!(
         keptn.requests(),
         [
@@ -131,18 +135,21 @@ async fn a_single_file_costs_one_request_and_carries_the_commit() {
 
 #[tokio::test]
 async fn trouble_is_waited_out() {
-    let keptn = keptn().await;
+    let (keptn, address) = keptn().await;
     keptn.answers_resources_with(&[503, 500, 502]);
-    assert_eq!(names(&keptn, &["locust/basic.py"]).await, "locust/basic.py");
+    assert_eq!(
+        names(address, &["locust/basic.py"]).await,
+        "locust/basic.py"
+    );
 }
 
 #[tokio::test]
 async fn what_is_missing_or_refused_is_named() {
-    let keptn = keptn().await;
-    let missing = names(&keptn, &["locust/basic.py", "nothing/here"]).await;
+    let (keptn, address) = keptn().await;
+    let missing = names(address, &["locust/basic.py", "nothing/here"]).await;
     keptn.wants_token("secret");
-    let refused = names(&keptn, &["locust/basic.py"]).await;
-    let refused = refused.replace(&keptn.address.to_string(), "KEPTN");
+    let refused = names(address, &["locust/basic.py"]).await;
+    let refused = refused.replace(&address.to_string(), "KEPTN");
     assert_snapshot!(format!("{missing}\n{refused}"), @r#"
     could not find file or directory `nothing/here` of service `svc` in project `real`, stage `dev`
     http://KEPTN/configuration-service/v1/project/real/stage/dev/service/svc/resource/locust%252Fbasic.py answered 401 Unauthorized: {"code":401,"message":"incorrect api key auth"}

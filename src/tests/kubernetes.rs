@@ -1,20 +1,24 @@
-//! A Kubernetes API for Jobs and Pods, in process under the real client, with a kubelet that ends each
-//! task as the scenario says.
+//! A Kubernetes API for Jobs, Pods and Leases, in process under the real client, with a kubelet that ends
+//! each task as the scenario says.
+
+mod api;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use futures::stream;
-use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::Transcript;
+
+/// A container ends this long after its Job may run.
+const WORK: Duration = Duration::from_millis(200);
+
+/// The Job's condition comes this long after the container's end.
+const SETTLING: Duration = Duration::from_millis(400);
 
 #[derive(Clone)]
 pub(super) struct Kubernetes {
@@ -27,17 +31,34 @@ struct Model {
     /// Kind (`jobs`, `pods`) and name → object.
     objects: BTreeMap<(String, String), Value>,
     /// Every change, with what the object was before; its place is the resource version.
-    changes: Vec<Change>,
+    changes: Vec<Arc<Change>>,
     /// What becomes of a task, by its name.
     tasks: BTreeMap<String, Behaviour>,
     /// Statuses for the next calls, by method, before the true answers.
     troubles: Vec<(Method, StatusCode)>,
     /// Watches that began before this number end: their client is gone, or the server restarted.
     generation: watch::Sender<usize>,
+    watches: WatchHabit,
+    /// Nothing listens.
+    away: bool,
     calls: Vec<String>,
 }
 
-#[derive(Clone)]
+/// How watches behave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum WatchHabit {
+    #[default]
+    Sound,
+    /// Each ends after every change that it shows.
+    Ends,
+    /// Each is told after every change that its resource version is too old.
+    Compacted,
+    /// Changes are shown ten seconds late.
+    Late,
+    /// Each change is shown twice.
+    Repeats,
+}
+
 struct Change {
     kind: String,
     before: Option<Value>,
@@ -46,11 +67,23 @@ struct Change {
 
 #[derive(Clone)]
 enum Behaviour {
-    Exits { code: i32, log: String },
-    InitExits { code: i32, log: String },
+    Exits {
+        code: i32,
+        log: String,
+    },
+    InitExits {
+        code: i32,
+        log: String,
+    },
     NeverEnds,
     MissesDeadline,
-    Refused { code: u16, message: String },
+    Refused {
+        code: u16,
+        message: String,
+    },
+    BreaksTheService,
+    /// Ends well, beside a container that goes on.
+    IsOutlived,
 }
 
 /// A task in the words of a scenario.
@@ -101,6 +134,29 @@ impl Task<'_> {
         });
     }
 
+    pub(super) fn is_outlived_by_a_sidecar(&self) {
+        self.does(Behaviour::IsOutlived);
+    }
+
+    /// The cluster ends the Job, as it does at the end of its time, and its Pod with it.
+    pub(super) fn runs_out_of_time(&self) {
+        for job in self
+            .cluster
+            .jobs()
+            .iter()
+            .filter(|job| task_of(job) == self.name)
+        {
+            let name = text(&job["metadata"]["name"]);
+            self.cluster.concludes(&name, "Failed", "DeadlineExceeded");
+            self.cluster.change("pods", &format!("{name}-pod"), None);
+        }
+    }
+
+    /// Whoever creates the task's Job panics.
+    pub(super) fn breaks_the_service(&self) {
+        self.does(Behaviour::BreaksTheService);
+    }
+
     /// A task that never ended does now, wherever it runs; one that waits will when it is released.
     pub(super) fn ends(&self) {
         self.prints("");
@@ -130,6 +186,8 @@ impl Kubernetes {
             tasks: BTreeMap::new(),
             troubles: Vec::new(),
             generation: watch::Sender::new(0),
+            watches: WatchHabit::Sound,
+            away: false,
             calls: Vec::new(),
         };
         Self {
@@ -137,11 +195,6 @@ impl Kubernetes {
             version: watch::Sender::new(0),
             transcript,
         }
-    }
-
-    pub(super) fn client(&self) -> Client {
-        let router = Router::new().fallback(answer).with_state(self.clone());
-        Client::new(router.into_service::<kube::client::Body>(), "keptn")
     }
 
     pub(super) fn task(&self, name: &str) -> Task<'_> {
@@ -173,6 +226,41 @@ impl Kubernetes {
             .send_modify(|generation| *generation += 1);
     }
 
+    pub(super) fn has_watches_that(&self, habit: WatchHabit) {
+        self.state.lock().unwrap().watches = habit;
+    }
+
+    /// How often each Job was created, by name; deleted ones count.
+    pub(super) fn creations(&self) -> BTreeMap<String, usize> {
+        let mut creations = BTreeMap::new();
+        for change in &self.state.lock().unwrap().changes {
+            if let (true, None, Some(job)) = (change.kind == "jobs", &change.before, &change.after)
+            {
+                *creations.entry(text(&job["metadata"]["name"])).or_default() += 1;
+            }
+        }
+        creations
+    }
+
+    /// Each Job as it was last, also those that are deleted.
+    pub(super) fn last_states(&self) -> Vec<Value> {
+        let mut states = BTreeMap::new();
+        for change in &self.state.lock().unwrap().changes {
+            if let (true, Some(job)) = (change.kind == "jobs", &change.after) {
+                states.insert(text(&job["metadata"]["name"]), job.clone());
+            }
+        }
+        states.into_values().collect()
+    }
+
+    pub(super) fn lease_holder(&self) -> String {
+        let model = self.state.lock().unwrap();
+        let lease = model.objects.iter().find(|((kind, _), _)| kind == "leases");
+        lease.map_or_else(String::new, |(_, lease)| {
+            text(&lease["spec"]["holderIdentity"])
+        })
+    }
+
     pub(super) fn jobs(&self) -> Vec<Value> {
         let model = self.state.lock().unwrap();
         let jobs = model.objects.iter().filter(|((kind, _), _)| kind == "jobs");
@@ -184,10 +272,38 @@ impl Kubernetes {
         self.state.lock().unwrap().calls.clone()
     }
 
+    /// The time to live of the Jobs that are reported is over.
+    pub(super) fn expires_jobs(&self) {
+        for job in self.jobs() {
+            if job["spec"]["ttlSecondsAfterFinished"].is_u64() {
+                self.change("jobs", &text(&job["metadata"]["name"]), None);
+            }
+        }
+    }
+
     pub(super) fn deletes_job(&self, task: &str) {
         for job in self.jobs().iter().filter(|job| task_of(job) == task) {
-            self.change("jobs", &text(&job["metadata"]["name"]), None);
+            let name = text(&job["metadata"]["name"]);
+            self.change("jobs", &name, None);
+            self.change("pods", &format!("{name}-pod"), None);
         }
+    }
+
+    /// A Pod of the service itself.
+    pub(super) fn has_pod(&self, name: &str) {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "status": {"phase": "Running"},
+            "metadata": {"name": name, "namespace": "keptn", "labels": {}}});
+        self.change("pods", name, Some(pod));
+    }
+
+    pub(super) fn has_no_pod(&self, name: &str) {
+        self.change("pods", name, None);
+    }
+
+    /// The API server is stopped, or there again.
+    pub(super) fn is_away(&self, away: bool) {
+        self.state.lock().unwrap().away = away;
+        self.forget_clients();
     }
 
     /// As if the process had died before it marked this Job.
@@ -235,50 +351,63 @@ impl Kubernetes {
             model.objects.insert(key, object.clone());
             object
         });
-        model.changes.push(Change {
+        model.changes.push(Arc::new(Change {
             kind: kind.into(),
             before,
             after: after.clone(),
-        });
+        }));
         drop(model);
         self.version.send_replace(version);
         after
     }
 
-    fn creates(&self, mut job: Value) -> Response {
-        let name = text(&job["metadata"]["name"]);
-        let model = self.state.lock().unwrap();
-        if model
-            .objects
-            .contains_key(&("jobs".to_owned(), name.clone()))
-        {
-            return status(
-                409,
-                "AlreadyExists",
-                &format!("jobs.batch \"{name}\" already exists"),
-            );
+    fn creates(&self, kind: &str, mut object: Value) -> Response {
+        let name = text(&object["metadata"]["name"]);
+        if self.object(kind, &name).is_some() {
+            let message = format!("{kind} \"{name}\" already exists");
+            return status(409, "AlreadyExists", &message);
         }
-        if let Some(Behaviour::Refused { code, message }) = model.tasks.get(&task_of(&job)) {
-            return status(*code, "Forbidden", message);
+        object["metadata"]["namespace"] = "keptn".into();
+        object["metadata"]["uid"] = name.clone().into();
+        if kind != "jobs" {
+            let object = self.change(kind, &name, Some(object)).unwrap();
+            return (StatusCode::CREATED, object.to_string()).into_response();
         }
-        drop(model);
-        job["metadata"]["namespace"] = "keptn".into();
-        job["metadata"]["uid"] = name.clone().into();
-        let queued = job["spec"]["suspend"] == true;
+        let behaviour = self.behaviour(&object);
+        match behaviour {
+            Behaviour::Refused { code, message } => return status(code, "Forbidden", &message),
+            Behaviour::BreaksTheService => panic!("a bug of the service"),
+            _ => {}
+        }
+        let queued = object["spec"]["suspend"] == true;
         let how = if queued { "queued" } else { "created" };
         self.transcript
-            .add(format!("job {how}: {} {name}", task_of(&job)));
-        let job = self.change("jobs", &name, Some(job)).unwrap();
+            .add(format!("job {how}: {} {name}", task_of(&object)));
+        let job = self.change("jobs", &name, Some(object)).unwrap();
         if !queued {
             self.run(&job);
         }
         (StatusCode::CREATED, job.to_string()).into_response()
     }
 
+    fn behaviour(&self, job: &Value) -> Behaviour {
+        let model = self.state.lock().unwrap();
+        let behaviour = model.tasks.get(&task_of(job)).cloned();
+        behaviour.unwrap_or(Behaviour::Exits {
+            code: 0,
+            log: String::new(),
+        })
+    }
+
     fn patches(&self, kind: &str, name: &str, patch: &Value) -> Response {
         let Some(mut object) = self.object(kind, name) else {
             return status(404, "NotFound", &format!("{kind} \"{name}\" not found"));
         };
+        let based_on = &patch["metadata"]["resourceVersion"];
+        if !based_on.is_null() && *based_on != object["metadata"]["resourceVersion"] {
+            let message = format!("Operation cannot be fulfilled on {kind} \"{name}\"");
+            return status(409, "Conflict", &message);
+        }
         let was_queued = object["spec"]["suspend"] == true;
         merge(&mut object, patch);
         let object = self.change(kind, name, Some(object)).unwrap();
@@ -287,53 +416,93 @@ impl Kubernetes {
                 .add(format!("job released: {} {name}", task_of(&object)));
             self.run(&object);
         }
+        self.expires(&object);
         object.to_string().into_response()
+    }
+
+    /// Its time to live counts from when a Job has ended and has one.
+    fn expires(&self, job: &Value) {
+        let ttl = job["spec"]["ttlSecondsAfterFinished"].as_u64();
+        if let (Some(ttl), false) = (ttl, job["status"]["conditions"].is_null()) {
+            let (cluster, name) = (self.clone(), text(&job["metadata"]["name"]));
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(ttl)).await;
+                cluster.change("jobs", &name, None);
+            });
+        }
     }
 
     /// The kubelet and the Job controller: Pod, end of the container, end of the Job.
     fn run(&self, job: &Value) {
+        let (cluster, job) = (self.clone(), job.clone());
+        tokio::spawn(async move { cluster.works(&job).await });
+    }
+
+    async fn works(&self, job: &Value) {
         let name = text(&job["metadata"]["name"]);
-        let behaviour = self.state.lock().unwrap().tasks.get(&task_of(job)).cloned();
-        let behaviour = behaviour.unwrap_or(Behaviour::Exits {
-            code: 0,
-            log: String::new(),
-        });
-        let pod = format!("{name}-pod");
-        let mut labels = job["spec"]["template"]["metadata"]["labels"].clone();
-        labels["job-name"] = name.clone().into();
-        let show = |statuses: &Value| {
-            let object = json!({"apiVersion": "v1", "kind": "Pod",
-                "metadata": {"name": pod, "namespace": "keptn", "labels": labels}, "status": statuses});
-            self.change("pods", &pod, Some(object));
-        };
+        let behaviour = self.behaviour(job);
         let ended = |container: &str, code: i32| {
             json!([{"name": container, "image": "i", "imageID": "i", "ready": false, "restartCount": 0,
                 "state": {"terminated": {"exitCode": code, "reason": if code == 0 { "Completed" } else { "Error" },
                     "startedAt": "2026-11-23T20:41:00Z", "finishedAt": "2026-11-23T20:41:07Z"}}}])
         };
-        let condition = |kind: &str, reason: &str| {
-            let mut job = self.object("jobs", &name).unwrap();
-            job["status"] = json!({"conditions": [{"type": kind, "status": "True", "reason": reason, "message": "m"}]});
-            self.change("jobs", &name, Some(job));
-        };
-        match behaviour {
-            Behaviour::NeverEnds | Behaviour::Refused { .. } => show(&json!({"phase": "Running"})),
+        self.shows(job, &json!({"phase": "Running"}));
+        if matches!(behaviour, Behaviour::NeverEnds) {
+            return;
+        }
+        tokio::time::sleep(WORK).await;
+        let (kind, reason) = match behaviour {
+            Behaviour::IsOutlived => {
+                let mut containers = ended(&name, 0);
+                let sidecar = json!({"name": "sidecar", "image": "i", "imageID": "i", "ready": true,
+                    "restartCount": 0, "state": {"running": {}}});
+                containers.as_array_mut().unwrap().push(sidecar);
+                let status = json!({"phase": "Running", "containerStatuses": containers});
+                return self.shows(job, &status);
+            }
             Behaviour::Exits { code, .. } => {
-                show(&json!({"phase": "Running"}));
-                show(&json!({"phase": "Running", "containerStatuses": ended(&name, code)}));
-                if code == 0 {
-                    condition("Complete", "CompletionsReached");
-                } else {
-                    condition("Failed", "BackoffLimitExceeded");
+                let status = json!({"phase": "Running", "containerStatuses": ended(&name, code)});
+                self.shows(job, &status);
+                match code {
+                    0 => ("Complete", "CompletionsReached"),
+                    _ => ("Failed", "BackoffLimitExceeded"),
                 }
             }
             Behaviour::InitExits { code, .. } => {
-                show(
-                    &json!({"phase": "Failed", "initContainerStatuses": ended(&format!("init-{name}"), code)}),
-                );
+                let init = format!("init-{name}");
+                let status =
+                    json!({"phase": "Failed", "initContainerStatuses": ended(&init, code)});
+                self.shows(job, &status);
+                ("Failed", "BackoffLimitExceeded")
             }
-            Behaviour::MissesDeadline => condition("FailureTarget", "DeadlineExceeded"),
+            _ => ("FailureTarget", "DeadlineExceeded"),
+        };
+        tokio::time::sleep(SETTLING).await;
+        self.concludes(&name, kind, reason);
+    }
+
+    fn concludes(&self, name: &str, kind: &str, reason: &str) {
+        let Some(mut job) = self.object("jobs", name) else {
+            return;
+        };
+        job["status"] = json!({"conditions": [{"type": kind, "status": "True", "reason": reason, "message": "m"}]});
+        self.change("jobs", name, Some(job.clone()));
+        self.expires(&job);
+    }
+
+    /// The Pod of a Job, if somebody has not deleted the Job.
+    fn shows(&self, job: &Value, status: &Value) {
+        let name = text(&job["metadata"]["name"]);
+        if self.object("jobs", &name).is_none() {
+            return;
         }
+        let pod = format!("{name}-pod");
+        let mut labels = job["spec"]["template"]["metadata"]["labels"].clone();
+        labels["job-name"] = name.into();
+        let object = json!({"apiVersion": "v1", "kind": "Pod", "status": status,
+            "metadata": {"name": pod, "namespace": "keptn", "labels": labels,
+                "creationTimestamp": "2026-11-23T20:41:00Z"}});
+        self.change("pods", &pod, Some(object));
     }
 
     fn log(&self, pod: &str) -> Response {
@@ -355,83 +524,6 @@ impl Kubernetes {
             .get(&(kind.to_owned(), name.to_owned()))
             .cloned()
     }
-
-    fn list(&self, kind: &str, selector: &str) -> Response {
-        let model = self.state.lock().unwrap();
-        let items: Vec<&Value> = model
-            .objects
-            .iter()
-            .filter(|((of, _), object)| of == kind && selected(object, selector))
-            .map(|(_, object)| object)
-            .collect();
-        let version = model.changes.len().to_string();
-        json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items})
-            .to_string()
-            .into_response()
-    }
-
-    fn watch(&self, kind: &str, selector: &str, from: usize) -> Response {
-        let (kind, selector) = (kind.to_owned(), selector.to_owned());
-        let (state, version) = (Arc::clone(&self.state), self.version.subscribe());
-        let generation = self.state.lock().unwrap().generation.subscribe();
-        let start = (from, version, generation);
-        let lines = stream::unfold(start, move |(mut next, mut version, mut generation)| {
-            let (kind, selector, state) = (kind.clone(), selector.clone(), Arc::clone(&state));
-            async move {
-                loop {
-                    let change = state.lock().unwrap().changes.get(next).cloned();
-                    let Some(change) = change else {
-                        tokio::select! {
-                            changed = version.changed() => changed.ok()?,
-                            _ = generation.changed() => return None,
-                        }
-                        continue;
-                    };
-                    next += 1;
-                    if change.kind == kind
-                        && let Some(line) = change.line(&selector)
-                    {
-                        return Some((
-                            Ok::<_, std::convert::Infallible>(line),
-                            (next, version, generation),
-                        ));
-                    }
-                }
-            }
-        });
-        Body::from_stream(lines).into_response()
-    }
-}
-
-impl Change {
-    /// A watch event, as a watch with this selector sees the change.
-    fn line(&self, selector: &str) -> Option<String> {
-        let seen =
-            |object: &Option<Value>| object.clone().filter(|object| selected(object, selector));
-        let (kind, object) = match (seen(&self.before), seen(&self.after)) {
-            (None, None) => return None,
-            (None, Some(after)) => ("ADDED", after),
-            (Some(_), Some(after)) => ("MODIFIED", after),
-            (Some(before), None) => ("DELETED", self.after.clone().unwrap_or(before)),
-        };
-        Some(format!("{}\n", json!({"type": kind, "object": object})))
-    }
-}
-
-fn selected(object: &Value, selector: &str) -> bool {
-    let labels = &object["metadata"]["labels"];
-    selector
-        .split(',')
-        .filter(|term| !term.is_empty())
-        .all(|term| {
-            if let Some(absent) = term.strip_prefix('!') {
-                return labels[absent].is_null();
-            }
-            match term.split_once('=') {
-                Some((label, value)) => labels[label] == value,
-                None => !labels[term].is_null(),
-            }
-        })
 }
 
 fn merge(object: &mut Value, patch: &Value) {
@@ -439,11 +531,15 @@ fn merge(object: &mut Value, patch: &Value) {
         *object = patch.clone();
         return;
     };
+    if !object.is_object() {
+        *object = json!({});
+    }
     for (key, value) in patch {
-        if !object.is_object() {
-            *object = json!({});
+        if value.is_null() {
+            object.as_object_mut().unwrap().remove(key);
+        } else {
+            merge(&mut object[key], value);
         }
-        merge(&mut object[key], value);
     }
 }
 
@@ -451,76 +547,4 @@ fn status(code: u16, reason: &str, message: &str) -> Response {
     let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "reason": reason, "message": message, "code": code});
     (StatusCode::from_u16(code).unwrap(), body.to_string()).into_response()
-}
-
-async fn answer(
-    State(cluster): State<Kubernetes>,
-    method: Method,
-    uri: Uri,
-    body: Bytes,
-) -> Response {
-    let query: BTreeMap<String, String> = uri
-        .query()
-        .unwrap_or_default()
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(key, value)| {
-            let value = value
-                .replace("%2F", "/")
-                .replace("%3D", "=")
-                .replace("%2C", ",")
-                .replace("%21", "!");
-            (key.to_owned(), value)
-        })
-        .collect();
-    let watched = query.contains_key("watch");
-    let path: Vec<&str> = uri.path().trim_start_matches('/').split('/').collect();
-    let of_namespace = path.iter().position(|part| *part == "namespaces").unwrap() + 2;
-    let rest = &path[of_namespace..];
-    let verb = match (&method, rest) {
-        (_, [_]) if watched => "watch".to_owned(),
-        (&Method::GET, [_]) => "list".to_owned(),
-        (&Method::POST, _) => "create".to_owned(),
-        (other, _) => other.as_str().to_lowercase(),
-    };
-    let resource = rest
-        .iter()
-        .step_by(2)
-        .copied()
-        .collect::<Vec<_>>()
-        .join("/");
-    let mut model = cluster.state.lock().unwrap();
-    model.calls.push(format!("{verb} {resource}"));
-    let trouble = model
-        .troubles
-        .iter()
-        .position(|(of, _)| of == method)
-        .filter(|_| !watched);
-    if let Some(trouble) = trouble {
-        let (_, code) = model.troubles.remove(trouble);
-        return status(code.as_u16(), "Trouble", "trouble of the API server");
-    }
-    drop(model);
-    let selector = query
-        .get("labelSelector")
-        .map(String::as_str)
-        .unwrap_or_default();
-    let parsed = || serde_json::from_slice::<Value>(&body).unwrap();
-    match (method, rest) {
-        (Method::POST, ["jobs"]) => cluster.creates(parsed()),
-        (Method::PATCH, [kind, name]) => cluster.patches(kind, name, &parsed()),
-        (Method::GET, [kind]) if watched => {
-            let from = query
-                .get("resourceVersion")
-                .and_then(|version| version.parse().ok());
-            cluster.watch(kind, selector, from.unwrap_or(0))
-        }
-        (Method::GET, [kind]) => cluster.list(kind, selector),
-        (Method::GET, ["pods", pod, "log"]) => cluster.log(pod),
-        (Method::GET, [kind, name]) => match cluster.object(kind, name) {
-            Some(object) => object.to_string().into_response(),
-            None => status(404, "NotFound", &format!("{kind} \"{name}\" not found")),
-        },
-        (method, rest) => panic!("no such call: {method} {rest:?}"),
-    }
 }

@@ -145,7 +145,7 @@ fn every_config_of_the_readme_is_valid() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_role_grants_what_the_service_calls_and_nothing_else() {
     let service = Tester::with(
         &config(&[task("a"), task("b")].concat()),

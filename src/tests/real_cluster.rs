@@ -3,13 +3,20 @@
 //! that Pods can reach.
 //!
 //! `E2E_IMAGE` is an image of this service that the nodes have, `E2E_BUSYBOX` one with busybox,
-//! `E2E_HOST` the address by which Pods reach this machine (default: the first node's).
+//! `E2E_HOST` the address by which Pods reach this machine (default: the first node's), `E2E_BINARY` the
+//! service for the tests that kill it (default: what `cargo build` makes).
+
+mod attack;
+mod kills;
+mod outages;
+mod process;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
@@ -23,9 +30,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::keptn::Keptn;
-use super::{Transcript, config, post, triggered};
+use super::{Transcript, config, triggered};
+use crate::cli;
 use crate::run::hash;
-use crate::{cli, serve};
+use crate::serve::{self, Outside};
 
 /// A node takes some seconds for a Pod, and these tests share it.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -34,6 +42,7 @@ struct RealCluster {
     client: Client,
     namespace: String,
     keptn: Keptn,
+    keptn_address: SocketAddr,
     host: String,
     service: Option<(
         SocketAddr,
@@ -64,11 +73,13 @@ impl RealCluster {
             Ok(host) => host,
             Err(_) => first_node(client.clone()).await,
         };
-        let keptn = Keptn::start("0.0.0.0:0", Transcript::default()).await;
+        let keptn = Keptn::new(Transcript::default());
+        let keptn_address = keptn.listens("0.0.0.0:0").await;
         let cluster = Self {
             client,
             namespace,
             keptn,
+            keptn_address,
             host,
             service: None,
         };
@@ -102,20 +113,14 @@ impl RealCluster {
             format!("--init-container-image={}", image()),
         ]);
         let stop = CancellationToken::new();
-        let (client, namespace) = (cluster.client.clone(), cluster.namespace.clone());
-        let service = tokio::spawn(serve::run(
-            settings,
-            client,
-            namespace,
-            listener,
-            stop.clone(),
-        ));
-        cluster.service = Some((address, stop, service));
+        let outside = Outside::of(&settings, cluster.client.clone(), &cluster.namespace).unwrap();
+        let service = serve::Service::new(&settings, outside, stop.clone()).await;
+        cluster.service = Some((address, stop, tokio::spawn(service.run(Some(listener)))));
         cluster
     }
 
     fn keptn_url(&self, path: &str) -> String {
-        format!("http://{}:{}{path}", self.host, self.keptn.address.port())
+        format!("http://{}:{}{path}", self.host, self.keptn_address.port())
     }
 
     fn api<K>(&self) -> Api<K>
@@ -226,6 +231,20 @@ async fn first_node(client: Client) -> String {
         .into_iter()
         .find(|address| address.type_ == "InternalIP");
     internal.unwrap().address
+}
+
+async fn post(address: SocketAddr, event: &Value) -> (u16, String) {
+    let response = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .unwrap()
+        .post(format!("http://{address}/"))
+        .header("content-type", "application/cloudevents+json")
+        .body(event.to_string())
+        .send()
+        .await
+        .unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
 }
 
 fn message(finished: &Value) -> &str {
@@ -409,7 +428,70 @@ async fn many_events_above_the_limit_all_end() {
     cluster.finish().await;
 }
 
-/// deploy/service.yaml with another namespace and image, and with the fake Keptn for the sidecar.
+impl RealCluster {
+    /// Applies deploy/service.yaml with another namespace and image, and with the fake Keptn for the
+    /// sidecar; returns when all replicas are ready.
+    async fn deploys(&self, replicas: i32) {
+        let manifest = include_str!("../../deploy/service.yaml")
+            .replace(
+                "namespace: keptn",
+                &format!("namespace: {}", self.namespace),
+            )
+            .replace("keptncontrib/job-executor-service:0.4.0", &image())
+            .replace(
+                "http://configuration-service:8080",
+                &self.keptn_url("/configuration-service"),
+            )
+            .replace("http://localhost:8081/event", &self.keptn_url("/event"))
+            .replace("replicas: 1", &format!("replicas: {replicas}"));
+        for document in serde_yaml::Deserializer::from_str(&manifest) {
+            let mut object = Value::deserialize(document).unwrap();
+            match object["kind"].as_str().unwrap() {
+                "ServiceAccount" => self.create::<ServiceAccount>(object).await,
+                "Role" => self.create::<Role>(object).await,
+                "RoleBinding" => self.create::<RoleBinding>(object).await,
+                "Service" => self.create::<Service>(object).await,
+                "Deployment" => {
+                    let containers = object["spec"]["template"]["spec"]["containers"]
+                        .as_array_mut()
+                        .unwrap();
+                    containers.retain(|container| container["name"] != "distributor");
+                    self.create::<Deployment>(object).await;
+                }
+                other => panic!("a {other} in deploy/service.yaml"),
+            }
+        }
+        self.until(|| async {
+            let deployment = self
+                .api::<Deployment>()
+                .get("job-executor-service")
+                .await
+                .unwrap();
+            deployment.status.and_then(|status| status.ready_replicas) == Some(replicas)
+        })
+        .await;
+    }
+
+    /// Sends an event to whichever replica the Service chooses.
+    async fn sends(&self, event: &Value) {
+        let path = format!(
+            "/api/v1/namespaces/{}/services/job-executor-service:8080/proxy/",
+            self.namespace
+        );
+        let request = http::Request::post(path)
+            .header("content-type", "application/cloudevents+json")
+            .body(event.to_string().into_bytes())
+            .unwrap();
+        self.client.request_text(request).await.unwrap();
+    }
+
+    async fn lease_holder(&self) -> String {
+        let lease = self.api::<Lease>().get("job-executor-service").await;
+        let spec = lease.unwrap().spec.unwrap();
+        spec.holder_identity.unwrap_or_default()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster"]
 async fn the_service_runs_in_the_cluster_with_its_own_role() {
@@ -423,53 +505,8 @@ async fn the_service_runs_in_the_cluster_with_its_own_role() {
     cluster
         .keptn
         .has("dev/svc", "greeting", "Hello from the cluster\n");
-    let manifest = include_str!("../../deploy/service.yaml")
-        .replace(
-            "namespace: keptn",
-            &format!("namespace: {}", cluster.namespace),
-        )
-        .replace("keptncontrib/job-executor-service:0.4.0", &image())
-        .replace(
-            "http://configuration-service:8080",
-            &cluster.keptn_url("/configuration-service"),
-        )
-        .replace("http://localhost:8081/event", &cluster.keptn_url("/event"));
-    for document in serde_yaml::Deserializer::from_str(&manifest) {
-        let mut object = Value::deserialize(document).unwrap();
-        match object["kind"].as_str().unwrap() {
-            "ServiceAccount" => cluster.create::<ServiceAccount>(object).await,
-            "Role" => cluster.create::<Role>(object).await,
-            "RoleBinding" => cluster.create::<RoleBinding>(object).await,
-            "Service" => cluster.create::<Service>(object).await,
-            "Deployment" => {
-                let containers = object["spec"]["template"]["spec"]["containers"]
-                    .as_array_mut()
-                    .unwrap();
-                containers.retain(|container| container["name"] != "distributor");
-                cluster.create::<Deployment>(object).await;
-            }
-            other => panic!("a {other} in deploy/service.yaml"),
-        }
-    }
-    cluster
-        .until(|| async {
-            let deployment = cluster
-                .api::<Deployment>()
-                .get("job-executor-service")
-                .await
-                .unwrap();
-            deployment.status.and_then(|status| status.ready_replicas) == Some(1)
-        })
-        .await;
-    let path = format!(
-        "/api/v1/namespaces/{}/services/job-executor-service:8080/proxy/",
-        cluster.namespace
-    );
-    let request = http::Request::post(path)
-        .header("content-type", "application/cloudevents+json")
-        .body(triggered("event-1").to_string().into_bytes())
-        .unwrap();
-    cluster.client.request_text(request).await.unwrap();
+    cluster.deploys(1).await;
+    cluster.sends(&triggered("event-1")).await;
     let finished = cluster.answered(2).await[1]["data"].clone();
     assert_eq!(finished["status"], "succeeded", "{finished:#}");
     for part in [":\nHello from the cluster\n", "no token\n"] {

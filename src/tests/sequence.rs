@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Tester, config, task, triggered};
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_triggered_event_runs_its_task_and_is_answered() {
     let service = Tester::start(&config(&task("hello"))).await;
     service.cluster.task("hello").prints("Hello, world\n");
@@ -36,7 +36,7 @@ async fn a_triggered_event_runs_its_task_and_is_answered() {
     assert_eq!(events[1]["data"]["test"], frame);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_event_of_one_task_costs_four_api_requests() {
     let service = Tester::start(&config(&task("hello"))).await;
     service.receives_triggered().await;
@@ -44,12 +44,14 @@ async fn one_event_of_one_task_costs_four_api_requests() {
     let cluster = service.cluster.clone();
     service.finish().await;
     let mut calls = cluster.calls();
-    calls.retain(|call| !call.starts_with("list") && !call.starts_with("watch"));
+    let of_the_process = ["list", "watch"];
+    calls.retain(|call| !of_the_process.iter().any(|verb| call.starts_with(verb)));
+    calls.retain(|call| !call.ends_with("leases"));
     calls.sort();
     assert_snapshot!(calls.join(", "), @"create jobs, get pods/log, patch jobs, patch jobs");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn tasks_run_one_after_the_other_in_order() {
     let tasks = [task("first"), task("second"), task("third")].concat();
     let service = Tester::start(&config(&tasks)).await;
@@ -57,14 +59,14 @@ async fn tasks_run_one_after_the_other_in_order() {
     service.answers(2).await;
     assert_snapshot!(service.finish().await, @"
     job created: first JOB-000-001
+    event sh.keptn.event.test.started
     job created: second JOB-000-002
     job created: third JOB-000-003
-    event sh.keptn.event.test.started
     event sh.keptn.event.test.finished succeeded pass: Task 'first' finished successfully!⏎⏎Logs:⏎⏎⏎Task 'second' finished successfully!⏎⏎Logs:⏎⏎⏎Task 'third' finished successfully!⏎⏎Logs:⏎⏎⏎
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_failed_task_stops_its_action_and_not_the_next() {
     let service = Tester::start(
         "
@@ -84,14 +86,14 @@ actions:
     service.answers(2).await;
     assert_snapshot!(service.finish().await, @"
     job created: first JOB-000-001
+    event sh.keptn.event.test.started
     job created: second JOB-000-002
     job created: fourth JOB-001-001
-    event sh.keptn.event.test.started
     event sh.keptn.event.test.finished errored fail: Task 'second' failed: job JOB-000-002 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit⏎⏎Logs: ⏎Container JOB-000-002 of pod JOB-000-002-pod terminated with an error (Reason: Error, ExitCode: 3):⏎boom⏎⏎⏎⏎⏎Task 'first' finished successfully!⏎⏎Logs:⏎⏎⏎Task 'fourth' finished successfully!⏎⏎Logs:⏎⏎⏎
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_silent_action_sends_no_events() {
     let silent =
         config(&task("quiet")).replace("name: Run tests", "name: Run tests\n    silent: true");
@@ -101,7 +103,7 @@ async fn a_silent_action_sends_no_events() {
     assert_snapshot!(service.finish().await, @"job created: quiet JOB-000-001");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn beside_an_action_that_answers_a_silent_one_is_not_mentioned() {
     let service = Tester::start(
         "
@@ -117,13 +119,13 @@ actions:
     service.answers(2).await;
     assert_snapshot!(service.finish().await, @"
     job created: quiet JOB-000-001
-    job created: loud JOB-001-001
     event sh.keptn.event.test.started
+    job created: loud JOB-001-001
     event sh.keptn.event.test.finished succeeded pass: Task 'loud' finished successfully!⏎⏎Logs:⏎⏎⏎
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_event_that_is_not_triggered_runs_its_tasks_without_answers() {
     let service =
         Tester::start(&config(&task("after")).replace("test.triggered", "test.finished")).await;
@@ -134,7 +136,7 @@ async fn an_event_that_is_not_triggered_runs_its_tasks_without_answers() {
     assert_snapshot!(service.finish().await, @"job created: after JOB-000-001");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_example_of_the_first_readme_runs() {
     let service = Tester::start(include_str!("configs/first-readme.yaml")).await;
     let event: Value = serde_json::from_str(include_str!("events/first-readme.json")).unwrap();
@@ -167,7 +169,7 @@ async fn the_example_of_the_first_readme_runs() {
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_config_is_looked_for_on_service_stage_and_project_level() {
     for level in ["dev/svc", "dev", ""] {
         let service = Tester::start("").await;
@@ -194,7 +196,7 @@ async fn the_config_is_looked_for_on_service_stage_and_project_level() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_a_config_or_a_match_there_is_nothing_to_do() {
     let service = Tester::start(&config(&task("hello"))).await;
     let mut other = triggered("event-1");
@@ -215,7 +217,7 @@ async fn without_a_config_or_a_match_there_is_nothing_to_do() {
     assert_snapshot!(service.finish().await, @"");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_event_that_comes_again_starts_nothing() {
     let service = Tester::start(&config(&task("once"))).await;
     let event = triggered("event-1");
@@ -245,7 +247,7 @@ async fn an_event_that_comes_again_starts_nothing() {
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_event_that_comes_again_after_its_config_was_changed_starts_nothing() {
     let service = Tester::start(&config(&task("once"))).await;
     service.receives_triggered().await;
@@ -265,7 +267,7 @@ async fn an_event_that_comes_again_after_its_config_was_changed_starts_nothing()
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn above_the_limit_runs_wait_in_the_cluster_and_are_released_in_order() {
     let service = Tester::with(&config(&task("long")), &["--max-concurrent-runs=1"]).await;
     service.cluster.task("long").never_ends();
@@ -287,7 +289,7 @@ async fn above_the_limit_runs_wait_in_the_cluster_and_are_released_in_order() {
     service.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_run_is_taken_over_by_the_next_process() {
     let tasks = [task("first"), task("second")].concat();
     let mut service = Tester::start(&config(&tasks)).await;
@@ -295,7 +297,7 @@ async fn a_run_is_taken_over_by_the_next_process() {
     service.receives_triggered().await;
     service.answers(1).await;
     service.cluster.is_marked_started().await;
-    service.crashes();
+    service.crashes().await;
     service.cluster.task("first").ends();
     service.answers(2).await;
     assert_snapshot!(service.finish().await, @"
@@ -306,7 +308,7 @@ async fn a_run_is_taken_over_by_the_next_process() {
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_run_that_was_not_marked_to_its_end_is_not_started_again() {
     let tasks = [task("first"), task("second")].concat();
     let mut service = Tester::start(&config(&tasks)).await;
@@ -314,19 +316,16 @@ async fn a_run_that_was_not_marked_to_its_end_is_not_started_again() {
     service.answers(2).await;
     service.cluster.all_reported().await;
     service.cluster.loses_its_mark("first");
-    service.crashes();
-    // Keptn takes a second `.finished` for what it is; a second `.started` would hang the sequence.
-    service.answers(3).await;
+    service.crashes().await;
     assert_snapshot!(service.finish().await, @"
     job created: first JOB-000-001
-    job created: second JOB-000-002
     event sh.keptn.event.test.started
-    event sh.keptn.event.test.finished succeeded pass: Task 'first' finished successfully!⏎⏎Logs:⏎⏎⏎Task 'second' finished successfully!⏎⏎Logs:⏎⏎⏎
+    job created: second JOB-000-002
     event sh.keptn.event.test.finished succeeded pass: Task 'first' finished successfully!⏎⏎Logs:⏎⏎⏎Task 'second' finished successfully!⏎⏎Logs:⏎⏎⏎
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_rollout_in_the_middle_of_an_answer_sends_it_once() {
     let mut service = Tester::start(&config(&task("slow"))).await;
     service.cluster.task("slow").never_ends();
@@ -350,14 +349,14 @@ async fn a_rollout_in_the_middle_of_an_answer_sends_it_once() {
     ");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_crash_between_an_answer_and_its_mark_sends_it_once_where_keptn_can_be_asked() {
     let mut service = Tester::start(&config(&task("slow"))).await;
     service.cluster.task("slow").never_ends();
     service.cluster.answers_with(&Method::PATCH, &[503; 100]);
     service.receives_triggered().await;
     service.answers(1).await;
-    service.crashes();
+    service.crashes().await;
     service.cluster.answers_truly_again();
     service.cluster.is_marked_started().await;
     service.cluster.task("slow").ends();
