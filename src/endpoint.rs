@@ -68,7 +68,8 @@ async fn readyz(State(endpoint): State<Arc<Endpoint>>) -> Response {
     if (endpoint.ready)() {
         return "ok".into_response();
     }
-    let reason = "not ready: the Jobs in the cluster have not been read yet, or the service stops";
+    let reason = "not ready: the Lease or the Jobs in the cluster have not been read yet (the log \
+                  tells why), or the service stops";
     (StatusCode::SERVICE_UNAVAILABLE, reason).into_response()
 }
 
