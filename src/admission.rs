@@ -236,19 +236,26 @@ impl Admission {
             }
             return self.answer_refused(&run).await;
         }
-        let Some(claim) = self.runs.claim(&run.id) else {
+        let Some(mut claim) = self.runs.claim(&run.id) else {
             return seen_before();
         };
-        match self.past(&run).await {
-            Past::None => self.make_durable(claim, run, Sent::No).await,
-            Past::Started => self.make_durable(claim, run, Sent::Yes).await,
-            Past::Job(first) => {
-                self.runs.go_on_with(claim, first);
-                seen_before()
-            }
-            Past::Answered => {
-                info!("Keptn has the answer to this event already, nothing starts");
-                Admitted::Nothing("the event was answered before".into())
+        let mut run = run;
+        loop {
+            let started = match self.past(&run).await {
+                Past::None => Sent::No,
+                Past::Started => Sent::Yes,
+                Past::Job(first) => {
+                    self.runs.go_on_with(claim, first);
+                    return seen_before();
+                }
+                Past::Answered => {
+                    info!("Keptn has the answer to this event already, nothing starts");
+                    return Admitted::Nothing("the event was answered before".into());
+                }
+            };
+            match self.make_durable(claim, &mut run, started).await {
+                Ok(admitted) => return admitted,
+                Err(undecided) => claim = undecided,
             }
         }
     }
@@ -279,12 +286,19 @@ impl Admission {
         Past::Answered
     }
 
-    async fn make_durable(&self, mut claim: Claim, mut run: Run, started: Sent) -> Admitted {
+    /// Gives the claim back where the API server did not decide for a while.
+    async fn make_durable(
+        &self,
+        mut claim: Claim,
+        run: &mut Run,
+        started: Sent,
+    ) -> Result<Admitted, Claim> {
         while let Some(first) = run.first_place() {
             let (task, action) = (first.task.name.clone(), first.action.index);
-            match self.runs.begin(claim, &run, started).await {
-                Begun::Started => return Admitted::Accepted("the run is started".into()),
-                Begun::Before => return seen_before(),
+            match self.runs.begin(claim, run, started).await {
+                Begun::Started => return Ok(Admitted::Accepted("the run is started".into())),
+                Begun::Before => return Ok(seen_before()),
+                Begun::Undecided(undecided) => return Err(undecided),
                 Begun::Refused(again, refused) => {
                     claim = again;
                     // Another action may still be able to run.
@@ -297,7 +311,7 @@ impl Admission {
                 }
             }
         }
-        self.answer_refused(&run).await
+        Ok(self.answer_refused(run).await)
     }
 
     /// Answers a run of which nothing can run.

@@ -6,10 +6,11 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 
@@ -21,6 +22,11 @@ use crate::keptn::answers::Sent;
 use crate::keptn::event_store::LAG;
 use crate::run::{Run, RunId};
 use crate::slots::{Slots, Turn};
+
+/// An attempt to create the first Job may succeed without anybody knowing, and the run that another
+/// process then executes may be over before the next attempt, and its Job gone: not before the 60 s that a Job
+/// is kept at least. Until then the Job itself tells, later only Keptn does.
+const UNDECIDED_AFTER: Duration = Duration::from_secs(30);
 
 pub(crate) struct Runs {
     pub(crate) executor: Executor,
@@ -53,6 +59,8 @@ pub(crate) enum Begun {
     Before,
     /// With the claim, for another attempt.
     Refused(Claim, Refused),
+    /// The API server did not answer for a while, or only with trouble.
+    Undecided(Claim),
 }
 
 impl Runs {
@@ -129,7 +137,12 @@ impl Runs {
         } else {
             Start::Queued
         };
-        match self.cluster.create(first, start).await {
+        let created = timeout(UNDECIDED_AFTER, self.cluster.create(first, start));
+        let Ok(created) = created.await else {
+            self.cluster.leaves(first);
+            return Begun::Undecided(claim);
+        };
+        match created {
             Ok(Created::New) => {
                 match turn {
                     Some(turn) => {
