@@ -198,8 +198,12 @@ impl Runs {
                     // Whoever comes to execute finds the runs as their last executor left them; later
                     // lists may be older than what was done here meanwhile.
                     let certain = !self.is_recovered();
-                    for found in std::mem::take(&mut listing).into_runs() {
+                    let listed = std::mem::take(&mut listing);
+                    // Thousands of records take a second; probes are answered meanwhile.
+                    let runs = tokio::task::spawn_blocking(|| listed.into_runs()).await;
+                    for found in runs.unwrap_or_default() {
                         self.adopt(found, certain);
+                        tokio::task::yield_now().await;
                     }
                     if certain {
                         info!("ready");

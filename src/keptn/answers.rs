@@ -122,8 +122,8 @@ impl Answers {
                 tokio::time::sleep_until(at + LAG).await;
             }
             // The sender lives as long as the process.
-            let certain = |doubt: &Option<Instant>| doubt.is_none_or(|from| Instant::now() < from);
-            self.doubt.clone().wait_for(certain).await.ok();
+            let mut doubt = self.doubt.clone();
+            doubt.wait_for(|from| is_certain(*from)).await.ok();
             if self.stopping.is_cancelled() {
                 std::future::pending::<()>().await;
             }
@@ -175,6 +175,14 @@ impl Answers {
             );
             return Ok(());
         }
+        // The question took a while, and much longer where the process was stopped meanwhile.
+        if !is_certain(*self.doubt.borrow()) {
+            return Err(NotTaken {
+                reason: "another process may execute the run by now".into(),
+                size: false,
+                may_have_arrived: false,
+            });
+        }
         let body = answer.to_json().map_err(|error| NotTaken {
             reason: error_chain(&error),
             size: false,
@@ -211,4 +219,9 @@ impl Answers {
             may_have_arrived: unclear,
         })
     }
+}
+
+/// Whether no other process can have taken over yet.
+fn is_certain(doubt: Option<Instant>) -> bool {
+    doubt.is_none_or(|from| Instant::now() < from)
 }

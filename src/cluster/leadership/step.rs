@@ -179,9 +179,18 @@ impl Known {
     pub(super) fn standing(&self) -> Standing {
         match (self.leading, &self.lease) {
             (Some(since), _) => Standing::Leading(since),
-            (None, LeaseKnown::Unread) => Standing::Unknown,
-            (None, _) => Standing::Standby,
+            // A holder that is gone leaves the Lease in a moment.
+            (None, LeaseKnown::Watched(view) | LeaseKnown::Read(view)) if self.is_there(view) => {
+                Standing::Standby
+            }
+            (None, _) => Standing::Unknown,
         }
+    }
+
+    /// Whether the holder was looked for and found.
+    fn is_there(&self, view: &View) -> bool {
+        let looked = self.looked.as_ref();
+        looked.is_some_and(|(of, _, gone)| view.holder.as_ref() == Some(of) && !gone)
     }
 
     /// Who holds the Lease that this process held.
