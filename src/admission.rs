@@ -340,7 +340,7 @@ impl Admission {
                     run.arrived,
                     verdict,
                     &message,
-                    self.runs.others_until(),
+                    self.runs.others_answer_until(&run.id).await,
                 )
                 .await;
         }
@@ -372,7 +372,7 @@ impl Admission {
                 arrived,
                 Verdict::Errored,
                 reason,
-                self.runs.others_until(),
+                self.runs.others_answer_until(id).await,
             )
             .await;
         self.remember(id);

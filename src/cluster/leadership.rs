@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 use super::calls::{Failed, call};
 use super::watch::{Interruption, Pauses};
+use crate::run::RunId;
 use step::{CHALLENGE, Known, Step, TAKE_OVER_AFTER, View};
 
 /// The watch is asked for anew after this many seconds: a connection that died without a word is noticed
@@ -35,6 +36,15 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// For giving the Lease back; if none succeeds, others wait until it is clear that nobody holds it.
 const RELEASE_ATTEMPTS: usize = 3;
+
+/// Annotation: who answers the last events that left no Job.
+const ANSWERING: &str = "keptn.sh/jes-answering";
+
+/// As many of them as come within the seconds in which two processes may get the same one.
+const MAX_ANSWERING: usize = 64;
+
+/// Of two processes that write this at once, one has to read it again.
+const ANSWERING_ATTEMPTS: usize = 10;
 
 /// This process, as others see it on the Lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -325,6 +335,46 @@ impl Leadership {
             }
             _ => false,
         }
+    }
+
+    /// Whether there is another process, or was one seconds ago.
+    pub(crate) fn has_company(&self) -> bool {
+        let leads = matches!(self.standing(), Standing::Leading(_));
+        !leads || self.doubt.borrow().is_some()
+    }
+
+    /// Whether this process is the first to answer an event that leaves no Job, which would tell. Where the
+    /// Lease cannot be read or written, everybody is.
+    pub(crate) async fn is_first_to_answer(&self, run: &RunId) -> bool {
+        let me = self.me.to_string();
+        for _ in 0..ANSWERING_ATTEMPTS {
+            let Ok(Some(lease)) = call(self.leases.get_opt(&self.name)).await else {
+                return true;
+            };
+            let noted = lease.annotations().get(ANSWERING).cloned();
+            let mut noted: Vec<String> = noted
+                .unwrap_or_default()
+                .split_whitespace()
+                .map(ToOwned::to_owned)
+                .collect();
+            let of_run = format!("{run}=");
+            if let Some(who) = noted.iter().find_map(|note| note.strip_prefix(&of_run)) {
+                return who == me;
+            }
+            noted.push(of_run + &me);
+            let kept = noted.split_off(noted.len().saturating_sub(MAX_ANSWERING));
+            let patch = json!({"metadata": {
+                "resourceVersion": lease.resource_version(),
+                "annotations": {ANSWERING: kept.join(" ")},
+            }});
+            let params = PatchParams::default();
+            let patch = Patch::Merge(&patch);
+            match call(self.leases.patch(&self.name, &params, &patch)).await {
+                Err(Failed::Api(status)) if status.code == 409 => {}
+                _ => return true,
+            }
+        }
+        true
     }
 
     /// Gives the Lease back, so that the next process need not wait.

@@ -19,9 +19,12 @@ use crate::cluster::{
     Cluster, Created, Found, Leadership, Listing, News, Refused, Sighting, Standing, Start,
 };
 use crate::keptn::answers::Sent;
-use crate::keptn::event_store::LAG;
 use crate::run::{Run, RunId};
 use crate::slots::{Slots, Turn};
+
+/// For the process that was the first to get an event that leaves no Job, before another one looks whether it
+/// is answered: that takes 2 s as a rule.
+const OTHERS_ANSWER: Duration = Duration::from_secs(5);
 
 /// An attempt to create the first Job may succeed without anybody knowing, and the run that another
 /// process then executes may be over before the next attempt, and its Job gone: not before the 60 s that a Job
@@ -103,9 +106,22 @@ impl Runs {
     pub(crate) fn others_until(&self) -> Instant {
         match self.leadership.standing() {
             Standing::Leading(since) => since,
-            // Both may have the same event before them; the one that executes has the first word.
-            Standing::Unknown | Standing::Standby => Instant::now() + LAG,
+            Standing::Unknown | Standing::Standby => Instant::now(),
         }
+    }
+
+    /// Until when another process may have answered an event that leaves no Job.
+    pub(crate) async fn others_answer_until(&self, run: &RunId) -> Instant {
+        if !self.leadership.has_company() {
+            return self.others_until();
+        }
+        let is_first = self.leadership.is_first_to_answer(run).await;
+        Instant::now()
+            + if is_first {
+                Duration::ZERO
+            } else {
+                OTHERS_ANSWER
+            }
     }
 
     pub(crate) fn is_claimed(&self, run: &RunId) -> bool {
