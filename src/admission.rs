@@ -223,7 +223,7 @@ impl Admission {
     }
 
     /// Makes the run durable, unless it was there before.
-    async fn begin(&self, run: Run) -> Admitted {
+    async fn begin(&self, mut run: Run) -> Admitted {
         for action in &run.actions {
             info!(
                 "Match found for event {} of type {}. Starting k8s job to run action '{}'",
@@ -239,7 +239,6 @@ impl Admission {
         let Some(mut claim) = self.runs.claim(&run.id) else {
             return seen_before();
         };
-        let mut run = run;
         loop {
             let started = match self.past(&run).await {
                 Past::None => Sent::No,

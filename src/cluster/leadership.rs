@@ -281,7 +281,8 @@ impl Leadership {
         challenge: Option<String>,
     ) -> Result<Option<Lease>, Failed> {
         let version = known.view().map(|view| view.version.clone());
-        match self.patch(version, spec, challenge).await {
+        let annotations = json!({CHALLENGE: challenge});
+        match self.patch(version, &annotations, spec).await {
             Err(Failed::Api(status)) if status.code == 409 || status.code == 404 => {
                 call(self.leases.get_opt(&self.name)).await
             }
@@ -292,11 +293,11 @@ impl Leadership {
     async fn patch(
         &self,
         version: Option<String>,
+        annotations: &Value,
         spec: &Value,
-        challenge: Option<String>,
     ) -> Result<Lease, Failed> {
         let patch = json!({
-            "metadata": {"resourceVersion": version, "annotations": {CHALLENGE: challenge}},
+            "metadata": {"resourceVersion": version, "annotations": annotations},
             "spec": spec,
         });
         let params = PatchParams::default();
@@ -363,13 +364,9 @@ impl Leadership {
             }
             noted.push(of_run + &me);
             let kept = noted.split_off(noted.len().saturating_sub(MAX_ANSWERING));
-            let patch = json!({"metadata": {
-                "resourceVersion": lease.resource_version(),
-                "annotations": {ANSWERING: kept.join(" ")},
-            }});
-            let params = PatchParams::default();
-            let patch = Patch::Merge(&patch);
-            match call(self.leases.patch(&self.name, &params, &patch)).await {
+            let annotations = json!({ANSWERING: kept.join(" ")});
+            let version = lease.resource_version();
+            match self.patch(version, &annotations, &json!({})).await {
                 Err(Failed::Api(status)) if status.code == 409 => {}
                 _ => return true,
             }
@@ -393,8 +390,8 @@ impl Leadership {
         let Some(lease) = lease.filter(mine) else {
             return Ok(());
         };
-        let released = json!({"holderIdentity": ""});
-        self.patch(lease.resource_version(), &released, None)
+        let (answered, released) = (json!({CHALLENGE: null}), json!({"holderIdentity": ""}));
+        self.patch(lease.resource_version(), &answered, &released)
             .await?;
         Ok(())
     }
