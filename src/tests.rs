@@ -53,12 +53,20 @@ impl Transcript {
         self.0.lock().unwrap().push(line);
     }
 
-    /// Job names shortened to their numbers.
     fn text(&self) -> String {
-        let name = regex::Regex::new("job-executor-service-job-[0-9a-f]{24}").unwrap();
-        name.replace_all(&self.0.lock().unwrap().join("\n"), "JOB")
-            .into_owned()
+        shortened(&self.0.lock().unwrap().join("\n"))
     }
+}
+
+/// With the names of Jobs and Pods shortened to their numbers.
+fn shortened(text: &str) -> String {
+    let job = "job-executor-service-job-[0-9a-f]{24}(-[0-9]{3}-[0-9]{3})";
+    let name = regex::Regex::new(&format!("{job}(-[a-z0-9]{{5}})?")).unwrap();
+    let short = |name: &regex::Captures<'_>| {
+        let pod = name.get(2).map_or("", |_| "-pod");
+        format!("JOB{}{pod}", &name[1])
+    };
+    name.replace_all(text, short).into_owned()
 }
 
 /// The service with its surroundings. Nothing may fail to end: each wait has a limit.

@@ -66,7 +66,10 @@ async fn read_container(
             _ if !text.is_empty() => return Ok(text),
             Err(_) => return Err(format!("not read within {} s", LOG_TIMEOUT.as_secs())),
             Ok(Err(error)) if is_final(&error) || attempt == ATTEMPTS => {
-                return Err(error.to_string());
+                return Err(match error {
+                    kube::Error::Api(status) => status.message,
+                    other => other.to_string(),
+                });
             }
             Ok(Err(error)) => debug!(%error, pod, container, "the log could not be read"),
         }

@@ -249,8 +249,12 @@ impl Seen {
     }
 
     fn ended(&self, job: &str, ending: Ending) -> TaskEnd {
+        // A Job that was deleted and created again has the Pod of before beside its own.
         let with_end = |(_, pod): &(&String, &PodSeen)| pod.container(job).is_some();
-        let pod = self.pods.iter().find(with_end).or(self.pods.iter().next());
+        let whole = |of: &(&String, &PodSeen)| with_end(of) && !of.1.ending;
+        let mut pods = self.pods.iter();
+        let pod = pods.clone().find(whole).or(pods.clone().find(with_end));
+        let pod = pod.or(pods.next());
         let container = pod.and_then(|(_, pod)| pod.container(job));
         TaskEnd {
             ending,

@@ -107,7 +107,7 @@ async fn a_task_over_its_time_limit_is_told_with_what_changes_it() {
         "      - {name: t, image: i, maxPollDuration: 30}\n",
     ))
     .await;
-    service.cluster.task("t").misses_its_deadline();
+    service.cluster.task("t").never_ends();
     service.receives_triggered().await;
     service.answers(2).await;
     assert_eq!(
@@ -117,7 +117,7 @@ async fn a_task_over_its_time_limit_is_told_with_what_changes_it() {
     assert_snapshot!(service.finish().await, @"
     job created: t JOB-000-001
     event sh.keptn.event.test.started
-    event sh.keptn.event.test.finished errored fail: Task 't' failed: job JOB-000-001 failed: job deadline exceeded (30 s; `maxPollDuration` of the task or TASK_DEADLINE_SECONDS of the service changes it)
+    event sh.keptn.event.test.finished errored fail: Task 't' failed: job JOB-000-001 failed: job deadline exceeded (30 s; `maxPollDuration` of the task or TASK_DEADLINE_SECONDS of the service changes it)⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 143):⏎⏎⏎
     ");
 }
 
@@ -132,7 +132,7 @@ async fn a_job_deleted_by_someone_ends_as_errored() {
     assert_snapshot!(service.finish().await, @"
     job created: t JOB-000-001
     event sh.keptn.event.test.started
-    event sh.keptn.event.test.finished errored fail: Task 't' failed: job JOB-000-001 was deleted before it ended
+    event sh.keptn.event.test.finished errored fail: Task 't' failed: job JOB-000-001 was deleted before it ended⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 143):⏎⏎⏎
     ");
 }
 

@@ -62,8 +62,11 @@ fn the_invariants_of_the_modules_hold() {
                 }
             }
         };
-        refuse(&["cluster", "serve"], &["kube::", "k8s_openapi"]);
-        refuse(&["keptn", "cli", "serve", "init_container"], &["reqwest"]);
+        refuse(&["cluster", "local", "serve"], &["kube::", "k8s_openapi"]);
+        refuse(
+            &["keptn", "cli", "serve", "init_container", "local"],
+            &["reqwest"],
+        );
         refuse(&["endpoint"], &["axum::"]);
         if is_in(module, &pure) {
             refuse(

@@ -106,7 +106,7 @@ async fn a_task_that_succeeded_does_not_miss_its_time_limit_because_of_a_sidecar
     assert_snapshot!(service.finish().await, @"
     job created: t JOB-000-001
     event sh.keptn.event.test.started
-    event sh.keptn.event.test.finished succeeded pass: Task 't' finished successfully!⏎⏎Logs:⏎⏎⏎
+    event sh.keptn.event.test.finished succeeded pass: Task 't' finished successfully!⏎⏎Logs:⏎Container sidecar of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 143):⏎⏎⏎⏎⏎
     ");
 }
 

@@ -87,7 +87,8 @@ async fn an_event_without_a_job_that_comes_to_both_replicas_is_answered_once() {
 
 #[tokio::test(start_paused = true)]
 async fn the_other_replica_takes_over_within_twenty_seconds_of_a_death() {
-    let tasks = [task("first"), task("second")].concat();
+    let first = "      - {name: first, image: alpine, maxPollDuration: 3600}\n";
+    let tasks = [first.to_owned(), task("second")].concat();
     let mut service = Tester::start(&config(&tasks)).await;
     service.cluster.task("first").never_ends();
     let other = service.is_joined_by("jes-2").await;

@@ -1,0 +1,3 @@
+//! The service at a desk: on a cluster and a Keptn in this process.
+
+pub(crate) mod kubernetes;

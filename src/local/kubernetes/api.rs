@@ -1,0 +1,288 @@
+//! The API server's side of the wire, as a service under a real client: paths, lists, watches, statuses.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::stream;
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame};
+use kube::Client;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tower::{BoxError, Layer, service_fn};
+
+use super::{Change, Failure, Key, Kubernetes, Resource};
+use crate::cluster::time_limit;
+
+/// A watch's body goes on for as long as the watch does.
+pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
+
+/// One request to the API.
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) body: Value,
+    uri: Uri,
+    query: BTreeMap<String, String>,
+}
+
+/// What a path names.
+enum Target {
+    Collection(Resource, String),
+    Object(Key),
+    Log(Key),
+}
+
+impl Call {
+    pub(crate) async fn of(request: Request<kube::client::Body>) -> Result<Self, BoxError> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let query = head.uri.query().unwrap_or_default();
+        let query = reqwest::Url::parse(&format!("http://api/?{query}"))?
+            .query_pairs()
+            .into_owned()
+            .collect();
+        Ok(Self {
+            method: head.method,
+            body: serde_json::from_slice(&body).unwrap_or_default(),
+            uri: head.uri,
+            query,
+        })
+    }
+
+    pub(crate) fn is_watch(&self) -> bool {
+        self.query.get("watch").is_some_and(|watch| watch == "true")
+    }
+
+    /// In the words of a Role.
+    pub(crate) fn verb_and_resource(&self) -> String {
+        let target = self.target();
+        let verb = match (&self.method, &target) {
+            (&Method::GET, Some(Target::Collection(..))) if self.is_watch() => "watch",
+            (&Method::GET, Some(Target::Collection(..))) => "list",
+            (&Method::GET, _) => "get",
+            (&Method::POST, _) => "create",
+            (&Method::PATCH, _) => "patch",
+            (&Method::DELETE, _) => "delete",
+            (other, _) => other.as_str(),
+        };
+        match target {
+            Some(Target::Collection(resource, _)) => format!("{verb} {}", resource.plural()),
+            Some(Target::Object(key)) => format!("{verb} {}", key.resource.plural()),
+            Some(Target::Log(key)) => format!("{verb} {}/log", key.resource.plural()),
+            None => format!("{verb} {}", self.uri.path()),
+        }
+    }
+
+    fn selector(&self) -> &str {
+        self.query.get("labelSelector").map_or("", String::as_str)
+    }
+
+    /// `/apis/<group>/<version>/namespaces/<namespace>/<resource>[/<name>[/log]]`, and `/api/v1/…`.
+    fn target(&self) -> Option<Target> {
+        let mut segments = self
+            .uri
+            .path()
+            .split('/')
+            .skip_while(|segment| *segment != "namespaces");
+        segments.next()?;
+        let namespace = segments.next()?;
+        let resource = Resource::parse(segments.next()?)?;
+        let Some(name) = segments.next() else {
+            return Some(Target::Collection(resource, namespace.to_owned()));
+        };
+        let key = Key::new(resource, namespace, name);
+        match (resource, segments.next()) {
+            (_, None) => Some(Target::Object(key)),
+            (Resource::Pods, Some("log")) => Some(Target::Log(key)),
+            _ => None,
+        }
+    }
+}
+
+impl Kubernetes {
+    pub(crate) fn client(&self, namespace: &str) -> Client {
+        let cluster = self.clone();
+        let service = service_fn(move |request: Request<kube::client::Body>| {
+            let cluster = cluster.clone();
+            async move { Ok::<_, BoxError>(cluster.answer(&Call::of(request).await?)) }
+        });
+        Client::new(time_limit().layer(service), namespace)
+    }
+
+    pub(crate) fn answer(&self, call: &Call) -> Answer {
+        let found = match (&call.method, call.target()) {
+            (&Method::GET, Some(Target::Collection(resource, namespace))) if call.is_watch() => {
+                return self.watch(resource, namespace, call);
+            }
+            (&Method::GET, Some(Target::Collection(resource, namespace))) => {
+                Ok(self.list_of(resource, &namespace, call.selector()))
+            }
+            (&Method::POST, Some(Target::Collection(resource, namespace))) => {
+                let name = call.body["metadata"]["name"].as_str().unwrap_or_default();
+                let created = self.create(&Key::new(resource, &namespace, name), call.body.clone());
+                return match created {
+                    Ok(object) => respond(StatusCode::CREATED, &object),
+                    Err(failure) => failed(&failure),
+                };
+            }
+            (&Method::GET, Some(Target::Object(key))) => {
+                let object = self.get(&key).ok_or_else(|| Failure::not_found(&key));
+                object.map(|object| object.to_string())
+            }
+            (&Method::PATCH, Some(Target::Object(key))) => {
+                let object = self.patch(&key, &call.body);
+                object.map(|object| object.to_string())
+            }
+            (&Method::DELETE, Some(Target::Object(key))) => {
+                let object = self.delete(&key);
+                object.map(|object| object.to_string())
+            }
+            (&Method::GET, Some(Target::Log(key))) => return self.log_of(&key, call),
+            _ => Err(Failure {
+                code: 404,
+                reason: "NotFound",
+                message: format!("this cluster does not answer {} {}", call.method, call.uri),
+            }),
+        };
+        match found {
+            Ok(text) => Response::new(whole(text.into_bytes())),
+            Err(failure) => failed(&failure),
+        }
+    }
+
+    fn list_of(&self, resource: Resource, namespace: &str, selector: &str) -> String {
+        let (version, objects) = self.list(resource, namespace);
+        let items: Vec<&Value> = objects
+            .iter()
+            .map(Arc::as_ref)
+            .filter(|object| is_selected(object, selector))
+            .collect();
+        let (api_version, kind) = resource.kind();
+        json!({"kind": format!("{kind}List"), "apiVersion": api_version, "items": items,
+            "metadata": {"resourceVersion": version.to_string()}})
+        .to_string()
+    }
+
+    fn log_of(&self, pod: &Key, call: &Call) -> Answer {
+        if self.get(pod).is_none() {
+            return failed(&Failure::not_found(pod));
+        }
+        let container = call.query.get("container").map_or("", String::as_str);
+        Response::new(whole(self.log(&pod.name, container)))
+    }
+
+    fn watch(&self, resource: Resource, namespace: String, call: &Call) -> Answer {
+        let from = call.query.get("resourceVersion");
+        let cursor = Cursor {
+            cluster: self.clone(),
+            resource,
+            namespace,
+            selector: call.selector().to_owned(),
+            seen: from.and_then(|version| version.parse().ok()).unwrap_or(0),
+            changes: self.changes(),
+            over: false,
+        };
+        let lines = stream::unfold(cursor, |mut cursor| async move {
+            let line = cursor.line().await?;
+            Some((Ok::<_, BoxError>(Frame::data(Bytes::from(line))), cursor))
+        });
+        Response::new(StreamBody::new(lines).boxed_unsync())
+    }
+}
+
+/// How far one watch has come.
+struct Cursor {
+    cluster: Kubernetes,
+    resource: Resource,
+    namespace: String,
+    selector: String,
+    /// The last version that was looked at.
+    seen: u64,
+    changes: watch::Receiver<u64>,
+    over: bool,
+}
+
+impl Cursor {
+    async fn line(&mut self) -> Option<String> {
+        loop {
+            if self.over {
+                return None;
+            }
+            match self.cluster.change_after(self.seen) {
+                Ok(Some(change)) => {
+                    self.seen = change.version;
+                    let key = &change.key;
+                    if key.resource == self.resource
+                        && key.namespace == self.namespace
+                        && let Some(line) = line(&change, &self.selector)
+                    {
+                        return Some(line);
+                    }
+                }
+                Ok(None) => self.changes.changed().await.ok()?,
+                Err(gone) => {
+                    self.over = true;
+                    return Some(format!(
+                        "{}\n",
+                        json!({"type": "ERROR", "object": gone.status()})
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// A watch event, as a watch with this selector sees the change.
+fn line(change: &Change, selector: &str) -> Option<String> {
+    let seen = |object: &&Arc<Value>| is_selected(object, selector);
+    let (before, after) = (change.before.as_ref(), change.after.as_ref());
+    let (kind, object) = match (before.filter(seen), after.filter(seen)) {
+        (None, None) => return None,
+        (None, Some(after)) => ("ADDED", after),
+        (Some(_), Some(after)) => ("MODIFIED", after),
+        (Some(before), None) => ("DELETED", before),
+    };
+    let mut object = Value::clone(object);
+    // That of the deletion, too: a watch that goes on from there must not see it again.
+    object["metadata"]["resourceVersion"] = change.version.to_string().into();
+    Some(format!("{}\n", json!({"type": kind, "object": object})))
+}
+
+/// By a label selector of the forms `a`, `!a` and `a=b`, separated by commas.
+fn is_selected(object: &Value, selector: &str) -> bool {
+    let labels = &object["metadata"]["labels"];
+    let mut terms = selector.split(',').filter(|term| !term.is_empty());
+    terms.all(
+        |term| match (term.strip_prefix('!'), term.split_once('=')) {
+            (Some(absent), _) => labels[absent].is_null(),
+            (None, Some((label, value))) => labels[label] == value,
+            (None, None) => !labels[term].is_null(),
+        },
+    )
+}
+
+impl Failure {
+    fn status(&self) -> Value {
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "reason": self.reason, "message": self.message, "code": self.code})
+    }
+}
+
+pub(crate) fn failed(failure: &Failure) -> Answer {
+    let code = StatusCode::from_u16(failure.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    respond(code, &failure.status())
+}
+
+fn respond(code: StatusCode, object: &Value) -> Answer {
+    let mut response = Response::new(whole(object.to_string().into_bytes()));
+    *response.status_mut() = code;
+    response
+}
+
+fn whole(bytes: Vec<u8>) -> UnsyncBoxBody<Bytes, BoxError> {
+    Full::new(Bytes::from(bytes))
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}

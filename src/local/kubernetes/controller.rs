@@ -1,0 +1,272 @@
+//! The Job controller: Jobs → Pods, deadlines, conditions, time to live.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{Change, Key, Kubernetes, Resource, kubelet, text};
+use crate::run::hash;
+
+/// A Job whose Pod is there.
+pub(super) struct Running {
+    uid: String,
+    stop: CancellationToken,
+    /// `activeDeadlineSeconds`, which may change.
+    limit: watch::Sender<Option<u64>>,
+}
+
+/// Why a Job's Pod is not waited for any more.
+enum End {
+    Pod {
+        succeeded: bool,
+    },
+    Deadline,
+    /// The Job is deleted or suspended.
+    Stopped,
+}
+
+impl Kubernetes {
+    pub(super) fn control(&self, change: &Change) {
+        let key = &change.key;
+        let Some(job) = &change.after else {
+            if let Some(running) = self.state().running.get(key) {
+                running.stop.cancel();
+            }
+            return self.collect_garbage(change);
+        };
+        let uid = text(&job["metadata"]["uid"]);
+        let mut state = self.state();
+        match state.running.get(key).filter(|running| running.uid == uid) {
+            Some(running) if job["spec"]["suspend"] == true => running.stop.cancel(),
+            Some(running) => {
+                running.limit.send_replace(limit(job));
+            }
+            None if wants_pod(job) => {
+                let running = Running {
+                    uid: uid.to_owned(),
+                    stop: self.stop.child_token(),
+                    limit: watch::Sender::new(limit(job)),
+                };
+                let (stop, limit) = (running.stop.clone(), running.limit.subscribe());
+                state.running.insert(key.clone(), running);
+                let (cluster, key, job) = (self.clone(), key.clone(), Arc::clone(job));
+                self.tasks.spawn(async move {
+                    cluster.work(&key, &job, &stop, limit).await;
+                    let uid = text(&job["metadata"]["uid"]).to_owned();
+                    let mut state = cluster.state();
+                    if state
+                        .running
+                        .get(&key)
+                        .is_some_and(|running| running.uid == uid)
+                    {
+                        state.running.remove(&key);
+                    }
+                });
+            }
+            None => {}
+        }
+        drop(state);
+        self.expire(change);
+    }
+
+    /// From the Pod's beginning to the Job's end.
+    async fn work(
+        &self,
+        key: &Key,
+        job: &Value,
+        stop: &CancellationToken,
+        mut limit: watch::Receiver<Option<u64>>,
+    ) {
+        let pod = self.create_pod(key, job);
+        self.patch(
+            key,
+            &json!({"status": {"startTime": self.now(), "active": 1}}),
+        )
+        .ok();
+        let started = Instant::now();
+        let stop_pod = CancellationToken::new();
+        let mut run = std::pin::pin!(kubelet::run(self, &pod, &stop_pod));
+        let end = loop {
+            let seconds = *limit.borrow_and_update();
+            tokio::select! {
+                succeeded = &mut run => break End::Pod { succeeded },
+                () = overdue(started, seconds) => break End::Deadline,
+                () = stop.cancelled() => break End::Stopped,
+                changed = limit.changed() => if changed.is_err() { break End::Stopped },
+            }
+        };
+        match end {
+            End::Pod { succeeded } => {
+                self.settles().await;
+                let phase = if succeeded { "Succeeded" } else { "Failed" };
+                self.patch(&pod, &json!({"status": {"phase": phase}})).ok();
+                self.settles().await;
+                if succeeded {
+                    self.conclude(
+                        key,
+                        job,
+                        "Complete",
+                        "CompletionsReached",
+                        "Reached expected number of succeeded pods",
+                    );
+                } else {
+                    let message = "Job has reached the specified backoff limit";
+                    self.conclude(key, job, "Failed", "BackoffLimitExceeded", message);
+                }
+            }
+            End::Deadline => {
+                let message = "Job was active longer than specified deadline";
+                self.conclude(key, job, "FailureTarget", "DeadlineExceeded", message);
+                self.patch(
+                    &pod,
+                    &json!({"metadata": {"deletionTimestamp": self.now()}}),
+                )
+                .ok();
+                stop_pod.cancel();
+                run.await;
+                self.settles().await;
+                self.delete(&pod).ok();
+                self.conclude(key, job, "Failed", "DeadlineExceeded", message);
+            }
+            End::Stopped => {
+                self.patch(
+                    &pod,
+                    &json!({"metadata": {"deletionTimestamp": self.now()}}),
+                )
+                .ok();
+                stop_pod.cancel();
+                run.await;
+                self.settles().await;
+                self.delete(&pod).ok();
+            }
+        }
+    }
+
+    async fn settles(&self) {
+        let half = self.parts.settling / 2;
+        if !half.is_zero() {
+            sleep(half).await;
+        }
+    }
+
+    fn create_pod(&self, job_key: &Key, job: &Value) -> Key {
+        let metadata = &job["metadata"];
+        let uid = text(&metadata["uid"]);
+        // Where Kubernetes takes five random characters; the same Job gets the same ones here.
+        let suffix = &hash(uid.as_bytes())[..5];
+        let key = job_key.sibling(Resource::Pods, &format!("{}-{suffix}", job_key.name));
+        let template = &job["spec"]["template"];
+        let mut labels = template["metadata"]["labels"].clone();
+        for label in ["job-name", "batch.kubernetes.io/job-name"] {
+            labels[label] = job_key.name.clone().into();
+        }
+        let owner = json!({"apiVersion": "batch/v1", "kind": "Job", "name": job_key.name, "uid": uid,
+            "controller": true});
+        let pod = json!({
+            "metadata": {"labels": labels, "annotations": template["metadata"]["annotations"],
+                "ownerReferences": [owner]},
+            "spec": template["spec"],
+            "status": {"phase": "Pending"},
+        });
+        self.create(&key, pod).ok();
+        key
+    }
+
+    /// Adds a condition to the Job, if it is still the same one.
+    fn conclude(&self, key: &Key, job: &Value, kind: &str, reason: &str, message: &str) {
+        let Some(now) = self
+            .get(key)
+            .filter(|now| now["metadata"]["uid"] == job["metadata"]["uid"])
+        else {
+            return;
+        };
+        let mut conditions = now["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        conditions.push(
+            json!({"type": kind, "status": "True", "reason": reason, "message": message,
+            "lastTransitionTime": self.now()}),
+        );
+        let status = match kind {
+            "Complete" => {
+                json!({"conditions": conditions, "active": null, "succeeded": 1, "completionTime": self.now()})
+            }
+            "Failed" => json!({"conditions": conditions, "active": null, "failed": 1}),
+            _ => json!({"conditions": conditions}),
+        };
+        self.patch(key, &json!({"status": status})).ok();
+    }
+
+    /// Deletes the Job when its time to live is over; it counts from when the Job has ended and has one.
+    fn expire(&self, change: &Change) {
+        let ttl = |job: &Value| {
+            let ttl = job["spec"]["ttlSecondsAfterFinished"].as_u64();
+            ttl.filter(|_| has_ended(job))
+        };
+        let before = change.before.as_ref().and_then(|job| ttl(job));
+        let Some((job, seconds)) = change.after.as_ref().and_then(|job| Some((job, ttl(job)?)))
+        else {
+            return;
+        };
+        if before == Some(seconds) {
+            return;
+        }
+        let uid = job["metadata"]["uid"].clone();
+        let (cluster, key) = (self.clone(), change.key.clone());
+        // Nobody waits for it: it may take days.
+        tokio::spawn(async move {
+            sleep(Duration::from_secs(seconds)).await;
+            let job = cluster
+                .get(&key)
+                .filter(|job| job["metadata"]["uid"] == uid);
+            if job.is_some_and(|job| ttl(&job) == Some(seconds)) {
+                cluster.delete(&key).ok();
+            }
+        });
+    }
+
+    /// The Pods of a deleted Job that have ended go with it.
+    fn collect_garbage(&self, change: &Change) {
+        let uid = change
+            .before
+            .as_ref()
+            .map(|job| job["metadata"]["uid"].clone());
+        let (_, pods) = self.list(Resource::Pods, &change.key.namespace);
+        for pod in pods {
+            let owner = &pod["metadata"]["ownerReferences"][0]["uid"];
+            let ended = matches!(text(&pod["status"]["phase"]), "Succeeded" | "Failed");
+            if Some(owner) == uid.as_ref() && ended {
+                let name = text(&pod["metadata"]["name"]);
+                self.delete(&change.key.sibling(Resource::Pods, name)).ok();
+            }
+        }
+    }
+}
+
+async fn overdue(started: Instant, limit: Option<u64>) {
+    match limit {
+        Some(seconds) => sleep_until(started + Duration::from_secs(seconds)).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn limit(job: &Value) -> Option<u64> {
+    job["spec"]["activeDeadlineSeconds"].as_u64()
+}
+
+fn wants_pod(job: &Value) -> bool {
+    job["spec"]["suspend"] != true && job["status"]["conditions"].is_null()
+}
+
+fn has_ended(job: &Value) -> bool {
+    let conditions = job["status"]["conditions"].as_array();
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| matches!(text(&condition["type"]), "Complete" | "Failed"))
+}

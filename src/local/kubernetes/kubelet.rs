@@ -1,0 +1,348 @@
+//! The kubelet: a Pod's containers, one init container after the other and then the others together, and
+//! what the Pod shows of them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures::future::{BoxFuture, join_all};
+use k8s_openapi::api::core::v1::{self as core, EnvVar, PodSpec};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::environment::expanded;
+use super::log::Log;
+use super::{Key, Kubernetes, Resource, text};
+
+/// Runs containers.
+pub(crate) trait Runtime: Send + Sync + 'static {
+    /// Until the container has ended. When `stop` is cancelled it is told to end, and then made to.
+    fn run<'a>(
+        &'a self,
+        container: &'a Container,
+        output: &'a Output,
+        stop: &'a CancellationToken,
+    ) -> BoxFuture<'a, Exit>;
+}
+
+/// A container with nothing left to look up.
+#[derive(Debug, Clone)]
+pub(crate) struct Container {
+    pub(crate) job: String,
+    pub(crate) pod: String,
+    pub(crate) name: String,
+    pub(crate) image: String,
+    pub(crate) command: Vec<String>,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) working_dir: Option<String>,
+    pub(crate) mounts: Vec<Mount>,
+    /// As whom it runs, where its Pod says so.
+    pub(crate) user: Option<i64>,
+    pub(crate) group: Option<i64>,
+}
+
+/// A directory of this machine in a container.
+#[derive(Debug, Clone)]
+pub(crate) struct Mount {
+    pub(crate) path: String,
+    pub(crate) directory: PathBuf,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Code(i32),
+    /// With the reason.
+    NotStarted(String),
+}
+
+/// Where a container's output goes.
+pub(crate) struct Output {
+    cluster: Kubernetes,
+    container: Container,
+}
+
+impl Output {
+    pub(crate) fn write(&self, bytes: &[u8]) {
+        let place = (self.container.pod.clone(), self.container.name.clone());
+        self.cluster
+            .state()
+            .logs
+            .entry(place)
+            .or_default()
+            .push(bytes);
+        self.cluster.parts.observer.printed(&self.container, bytes);
+    }
+}
+
+impl Exit {
+    fn code(&self) -> i32 {
+        match self {
+            Self::Code(code) => *code,
+            // As container runtimes tell it.
+            Self::NotStarted(_) => 128,
+        }
+    }
+}
+
+/// The containers of one Pod, and their states.
+struct Sandbox<'a> {
+    cluster: &'a Kubernetes,
+    pod: &'a Key,
+    spec: PodSpec,
+    job: String,
+    volumes: BTreeMap<String, TempDir>,
+}
+
+/// Which of a Pod's two lists of states.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Init,
+    Main,
+}
+
+/// Whether the Pod has succeeded.
+pub(super) async fn run(cluster: &Kubernetes, pod: &Key, stop: &CancellationToken) -> bool {
+    let Some(object) = cluster.get(pod) else {
+        return false;
+    };
+    let spec = serde_json::from_value(object["spec"].clone());
+    let mut sandbox = Sandbox {
+        cluster,
+        pod,
+        spec: spec.unwrap_or_default(),
+        job: text(&object["metadata"]["labels"]["job-name"]).to_owned(),
+        volumes: BTreeMap::new(),
+    };
+    if let Err(error) = sandbox.make_volumes() {
+        let status = json!({"phase": "Failed", "reason": "Failed", "message": error.to_string()});
+        cluster.patch(pod, &json!({"status": status})).ok();
+        return false;
+    }
+    let succeeded = sandbox.run(stop).await;
+    for (_, volume) in std::mem::take(&mut sandbox.volumes) {
+        // What is left of it does not matter to the Pod's end.
+        volume.close().ok();
+    }
+    succeeded
+}
+
+impl Sandbox<'_> {
+    fn make_volumes(&mut self) -> std::io::Result<()> {
+        let Some(root) = &self.cluster.parts.volumes else {
+            return Ok(());
+        };
+        for volume in self.spec.volumes.iter().flatten() {
+            if volume.empty_dir.is_some() {
+                let directory = tempfile::Builder::new().prefix("keptn-").tempdir_in(root)?;
+                self.volumes.insert(volume.name.clone(), directory);
+            }
+        }
+        Ok(())
+    }
+
+    async fn run(&self, stop: &CancellationToken) -> bool {
+        self.status(&json!({"startTime": self.cluster.now()}));
+        for container in self.spec.init_containers.iter().flatten() {
+            if !self.run_container(Part::Init, container, stop).await {
+                self.status(&json!({"phase": "Failed"}));
+                return false;
+            }
+        }
+        let containers = self.spec.containers.iter();
+        let runs = containers.map(|container| self.run_container(Part::Main, container, stop));
+        join_all(runs).await.into_iter().all(|succeeded| succeeded)
+    }
+
+    async fn run_container(
+        &self,
+        part: Part,
+        container: &core::Container,
+        stop: &CancellationToken,
+    ) -> bool {
+        let resolved = match self.resolve(container) {
+            Ok(resolved) => resolved,
+            Err(missing) => {
+                let waiting = json!({"waiting": {"reason": "CreateContainerConfigError", "message": missing}});
+                self.shows(part, container, waiting);
+                stop.cancelled().await;
+                return false;
+            }
+        };
+        if stop.is_cancelled() {
+            return false;
+        }
+        let started = self.cluster.now();
+        self.shows(part, container, json!({"running": {"startedAt": started}}));
+        let output = Output {
+            cluster: self.cluster.clone(),
+            container: resolved.clone(),
+        };
+        let exit = self
+            .cluster
+            .parts
+            .runtime
+            .run(&resolved, &output, stop)
+            .await;
+        let code = exit.code();
+        let (reason, message) = match exit {
+            Exit::Code(0) => ("Completed", None),
+            Exit::Code(_) => ("Error", None),
+            Exit::NotStarted(message) => ("StartError", Some(message)),
+        };
+        self.shows(
+            part,
+            container,
+            json!({"terminated": {"exitCode": code, "reason": reason, "message": message,
+            "startedAt": started, "finishedAt": self.cluster.now()}}),
+        );
+        code == 0
+    }
+
+    fn status(&self, status: &Value) {
+        self.cluster
+            .patch(self.pod, &json!({"status": status}))
+            .ok();
+    }
+
+    /// Shows the state of one container beside those of the others.
+    fn shows(&self, part: Part, container: &core::Container, state: Value) {
+        let Some(pod) = self.cluster.get(self.pod) else {
+            return;
+        };
+        let list = match part {
+            Part::Init => "initContainerStatuses",
+            Part::Main => "containerStatuses",
+        };
+        let mut statuses = pod["status"][list].as_array().cloned().unwrap_or_default();
+        statuses.retain(|status| status["name"] != container.name);
+        let image = container.image.as_deref().unwrap_or_default();
+        let ready = !state["running"].is_null();
+        statuses.push(
+            json!({"name": container.name, "image": image, "imageID": image, "ready": ready,
+            "restartCount": 0, "state": state}),
+        );
+        let phase = match part {
+            Part::Init => "Pending",
+            Part::Main => "Running",
+        };
+        self.status(&json!({"phase": phase, list: statuses}));
+    }
+
+    /// # Errors
+    ///
+    /// What the container refers to and is not there.
+    fn resolve(&self, container: &core::Container) -> Result<Container, String> {
+        let mut variables = BTreeMap::new();
+        for source in container.env_from.iter().flatten() {
+            if let Some(secret) = &source.secret_ref {
+                let optional = secret.optional.unwrap_or_default();
+                variables.extend(self.secret(&secret.name, optional)?);
+            }
+        }
+        for variable in container.env.iter().flatten() {
+            if let Some(value) = self.value(variable, &variables)? {
+                variables.insert(variable.name.clone(), value);
+            }
+        }
+        let words = |words: &Option<Vec<String>>| {
+            let words = words.iter().flatten();
+            words.map(|word| expanded(word, &variables)).collect()
+        };
+        let of_pod = self.spec.security_context.as_ref();
+        let own = container.security_context.as_ref();
+        Ok(Container {
+            job: self.job.clone(),
+            pod: self.pod.name.clone(),
+            name: container.name.clone(),
+            image: container.image.clone().unwrap_or_default(),
+            command: words(&container.command),
+            args: words(&container.args),
+            working_dir: container.working_dir.clone(),
+            mounts: self.mounts(container),
+            user: own
+                .and_then(|own| own.run_as_user)
+                .or_else(|| of_pod?.run_as_user),
+            group: own
+                .and_then(|own| own.run_as_group)
+                .or_else(|| of_pod?.run_as_group),
+            env: variables.into_iter().collect(),
+        })
+    }
+
+    fn mounts(&self, container: &core::Container) -> Vec<Mount> {
+        let mounts = container.volume_mounts.iter().flatten();
+        mounts
+            .filter_map(|mount| {
+                Some(Mount {
+                    path: mount.mount_path.clone(),
+                    directory: self.volumes.get(&mount.name)?.path().to_owned(),
+                })
+            })
+            .collect()
+    }
+
+    fn value(
+        &self,
+        variable: &EnvVar,
+        known: &BTreeMap<String, String>,
+    ) -> Result<Option<String>, String> {
+        let source = variable.value_from.as_ref();
+        let Some(secret) = source.and_then(|source| source.secret_key_ref.as_ref()) else {
+            let value = variable.value.as_deref().unwrap_or_default();
+            return Ok(Some(expanded(value, known)));
+        };
+        let optional = secret.optional.unwrap_or_default();
+        let value = self.secret(&secret.name, optional)?.remove(&secret.key);
+        if value.is_none() && !optional {
+            return Err(format!(
+                "couldn't find key {} in Secret {}",
+                secret.key, secret.name
+            ));
+        }
+        Ok(value)
+    }
+
+    fn secret(&self, name: &str, optional: bool) -> Result<BTreeMap<String, String>, String> {
+        let Some(secret) = self.cluster.get(&self.pod.sibling(Resource::Secrets, name)) else {
+            return if optional {
+                Ok(BTreeMap::new())
+            } else {
+                Err(format!("secret \"{name}\" not found"))
+            };
+        };
+        let data = secret["data"].as_object().into_iter().flatten();
+        Ok(data
+            .map(|(key, value)| {
+                let bytes = STANDARD.decode(text(value)).unwrap_or_default();
+                (key.clone(), String::from_utf8_lossy(&bytes).into_owned())
+            })
+            .collect())
+    }
+}
+
+impl Kubernetes {
+    pub(super) fn log(&self, pod: &str, container: &str) -> Vec<u8> {
+        let place = (pod.to_owned(), container.to_owned());
+        let state = self.state();
+        state.logs.get(&place).map(Log::read).unwrap_or_default()
+    }
+
+    /// A Secret of the cluster, for tasks that name it.
+    pub(crate) fn create_secret(
+        &self,
+        namespace: &str,
+        name: &str,
+        values: &BTreeMap<String, String>,
+    ) {
+        let data: BTreeMap<&String, String> = values
+            .iter()
+            .map(|(key, value)| (key, STANDARD.encode(value)))
+            .collect();
+        let key = Key::new(Resource::Secrets, namespace, name);
+        self.create(&key, json!({"data": data})).ok();
+    }
+}

@@ -1,0 +1,22 @@
+//! What a container printed.
+
+use std::collections::VecDeque;
+
+/// As the kubelet's `containerLogMaxSize`: what is older is gone.
+const MAX_BYTES: usize = 10 << 20;
+
+#[derive(Default)]
+pub(super) struct Log(VecDeque<u8>);
+
+impl Log {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[bytes.len().saturating_sub(MAX_BYTES)..];
+        let over = (self.0.len() + bytes.len()).saturating_sub(MAX_BYTES);
+        self.0.drain(..over);
+        self.0.extend(bytes);
+    }
+
+    pub(super) fn read(&self) -> Vec<u8> {
+        self.0.iter().copied().collect()
+    }
+}
