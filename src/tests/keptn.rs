@@ -1,45 +1,50 @@
-//! A Keptn control plane: its configuration service with all its habits, the event endpoint of a
-//! distributor, and the event store.
+//! The embedded Keptn as a scenario has it: with files, with habits and troubles, and with a transcript of
+//! what it was told.
 
-use std::collections::BTreeMap;
+use std::fs;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use axum::http::{HeaderMap, Method, Response, StatusCode, Uri};
+use reqwest::Url;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tower::service_fn;
 use tower::util::BoxCloneSyncService;
 
 use super::Transcript;
 use super::wire::{Lost, Wire};
 use crate::keptn::{Http, SendError};
+use crate::local::keptn as embedded;
+use embedded::Repository;
 
 /// How long after its arrival an event is missing from the store.
 const STORE_LAG: Duration = Duration::from_secs(1);
 
+/// Pages of a list are shorter than in life, so that there are several.
+const PAGE: &str = "3";
+
+/// The project of all events.
+const PROJECT: &str = "real";
+
 #[derive(Clone)]
 pub(super) struct Keptn {
+    keptn: embedded::Keptn,
+    files: Arc<TempDir>,
     state: Arc<Mutex<Model>>,
     sent: watch::Sender<usize>,
     /// Whether answers to events are held back.
     held: watch::Sender<bool>,
-    transcript: Transcript,
 }
 
 #[derive(Default)]
 struct Model {
-    /// `stage/service`, `stage` or nothing for the project → name → content.
-    levels: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// Answers to the next requests for resources, before the true ones.
     resource_troubles: Vec<StatusCode>,
     /// Answers to the next events, before the true ones.
@@ -47,8 +52,6 @@ struct Model {
     /// As distributors from 0.17 on: larger events are refused with 500.
     max_event_bytes: Option<usize>,
     token: Option<String>,
-    /// What was taken, and when.
-    events: Vec<(Value, Instant)>,
     distributor: Habit,
     store: Habit,
     resources: Habit,
@@ -57,7 +60,7 @@ struct Model {
     hanging: usize,
     /// The id of an event whose answers are not taken.
     unanswerable: Option<String>,
-    /// Method, path and query of the requests for resources.
+    /// Path and query of the requests for resources.
     requests: Vec<String>,
 }
 
@@ -74,11 +77,22 @@ pub(super) enum Habit {
 
 impl Keptn {
     pub(super) fn new(transcript: Transcript) -> Self {
+        let files = tempfile::tempdir().unwrap();
+        // A directory of projects, even while it has none.
+        fs::create_dir(files.path().join(PROJECT)).unwrap();
+        let sent = watch::Sender::new(0);
+        let taken = sent.clone();
+        let recipient = move |event: &Value| {
+            transcript.add(line(event));
+            taken.send_modify(|sent| *sent += 1);
+        };
+        let repository = Repository::new(files.path().to_owned(), None);
         Self {
+            keptn: embedded::Keptn::new(repository, STORE_LAG, recipient),
+            files: Arc::new(files),
             state: Arc::default(),
-            sent: watch::Sender::new(0),
+            sent,
             held: watch::Sender::new(false),
-            transcript,
         }
     }
 
@@ -105,7 +119,7 @@ impl Keptn {
                     return Err(SendError::NotSent("connection refused".into()));
                 }
                 let effect = answer(State(keptn), head.method, head.uri, head.headers, body);
-                let answer = |code| StatusCode::from_u16(code).unwrap().into_response();
+                let answer = |code| status(StatusCode::from_u16(code).unwrap());
                 match wire.carry(&name, effect, answer).await {
                     Ok(response) => {
                         let (head, body) = response.into_parts();
@@ -156,17 +170,13 @@ impl Keptn {
 
     /// Level `dev/svc` is a service, `dev` a stage, the empty one the project.
     pub(super) fn has(&self, level: &str, name: &str, content: impl Into<Vec<u8>>) {
-        let mut model = self.state.lock().unwrap();
-        model
-            .levels
-            .entry(level.into())
-            .or_default()
-            .insert(name.into(), content.into());
+        let path = self.files.path().join(PROJECT).join(level).join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content.into()).unwrap();
     }
 
     pub(super) fn has_not(&self, level: &str, name: &str) {
-        let mut model = self.state.lock().unwrap();
-        model.levels.entry(level.into()).or_default().remove(name);
+        fs::remove_file(self.files.path().join(PROJECT).join(level).join(name)).unwrap();
     }
 
     pub(super) fn answers_resources_with(&self, statuses: &[u16]) {
@@ -202,12 +212,7 @@ impl Keptn {
 
     /// The events that were taken.
     pub(super) fn events(&self) -> Vec<Value> {
-        let model = self.state.lock().unwrap();
-        model
-            .events
-            .iter()
-            .map(|(event, _)| event.clone())
-            .collect()
+        self.keptn.events()
     }
 
     pub(super) fn requests(&self) -> Vec<String> {
@@ -222,70 +227,41 @@ impl Keptn {
             .unwrap();
     }
 
-    fn takes_event(&self, body: &[u8]) -> Response {
-        let mut model = self.state.lock().unwrap();
-        if let Habit::Answers(code) = model.distributor {
-            return StatusCode::from_u16(code).unwrap().into_response();
+    fn takes_event(&self, url: &Url, body: &[u8]) -> Response<Body> {
+        {
+            let mut model = self.state.lock().unwrap();
+            if let Habit::Answers(code) = model.distributor {
+                return status(StatusCode::from_u16(code).unwrap());
+            }
+            if !model.event_troubles.is_empty() {
+                return status(model.event_troubles.remove(0));
+            }
+            if Some(body.len()) > model.max_event_bytes.or(Some(usize::MAX)) {
+                return status(StatusCode::INTERNAL_SERVER_ERROR);
+            }
+            let event: Value = serde_json::from_slice(body).unwrap();
+            if model.unanswerable == Some(text(&event["triggeredid"])) {
+                return status(StatusCode::BAD_GATEWAY);
+            }
         }
-        if !model.event_troubles.is_empty() {
-            return model.event_troubles.remove(0).into_response();
-        }
-        if Some(body.len()) > model.max_event_bytes.or(Some(usize::MAX)) {
-            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-        }
-        let event: Value = serde_json::from_slice(body).unwrap();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        if model.unanswerable == Some(text(&event["triggeredid"])) {
-            return StatusCode::BAD_GATEWAY.into_response();
-        }
-        let data = &event["data"];
-        let mut line = format!("event {}", text(&event["type"]));
-        if !data["status"].is_null() {
-            let message = text(&data["message"]).replace('\n', "⏎");
-            line += &format!(
-                " {} {}: {message}",
-                text(&data["status"]),
-                text(&data["result"])
-            );
-        }
-        self.transcript.add(line);
-        model.events.push((event, Instant::now()));
-        self.sent.send_modify(|sent| *sent += 1);
-        StatusCode::OK.into_response()
+        self.keptn.respond(&Method::POST, url, body).map(Body::from)
     }
 
-    /// The event store, as it answers the one exact question: `filter` is split at ` AND ` and at `:`.
-    fn gives_events(&self, event_type: &str, query: &str) -> Response {
+    fn gives_events(&self, url: &Url) -> Response<Body> {
         let mut model = self.state.lock().unwrap();
         model.questions += 1;
         if let Habit::Answers(code) = model.store {
-            return StatusCode::from_u16(code).unwrap().into_response();
+            return status(StatusCode::from_u16(code).unwrap());
         }
-        let filter = query.strip_prefix("filter=").unwrap().replace('+', " ");
-        let filter = decoded(&filter);
-        let clauses: Vec<(&str, &str)> = filter
-            .split(" AND ")
-            .filter_map(|clause| clause.split_once(':'))
-            .collect();
-        if !clauses.iter().any(|(field, _)| *field == "shkeptncontext") {
-            return error(StatusCode::INTERNAL_SERVER_ERROR, "must provide a filter");
-        }
-        let events: Vec<&Value> = model
-            .events
-            .iter()
-            .filter(|(_, at)| at.elapsed() >= STORE_LAG)
-            .map(|(event, _)| event)
-            .filter(|event| event["type"] == event_type)
-            .filter(|event| clauses.iter().all(|(field, value)| event[field] == *value))
-            .collect();
-        json!({"events": events, "pageSize": 20, "totalCount": events.len()})
-            .to_string()
-            .into_response()
+        self.keptn.respond(&Method::GET, url, &[]).map(Body::from)
     }
 
-    fn gives_resource(&self, uri: &Uri, headers: &HeaderMap) -> Response {
+    fn gives_resource(&self, url: &Url, headers: &HeaderMap) -> Response<Body> {
         let mut model = self.state.lock().unwrap();
-        model.requests.push(uri.to_string());
+        let query = url
+            .query()
+            .map_or_else(String::new, |query| format!("?{query}"));
+        model.requests.push(format!("{}{query}", url.path()));
         if let Habit::Answers(code) = model.resources {
             return error(StatusCode::from_u16(code).unwrap(), "trouble");
         }
@@ -298,31 +274,33 @@ impl Keptn {
         if model.token.is_some() && model.token != token {
             return error(StatusCode::UNAUTHORIZED, "incorrect api key auth");
         }
-        let path = uri.path().trim_start_matches("/configuration-service");
-        let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-        let (level, rest) = match segments.as_slice() {
-            ["v1", "project", _, "resource", rest @ ..] => (String::new(), rest),
-            ["v1", "project", _, "stage", stage, "resource", rest @ ..] => (decoded(stage), rest),
-            [
-                "v1",
-                "project",
-                _,
-                "stage",
-                stage,
-                "service",
-                service,
-                "resource",
-                rest @ ..,
-            ] => (format!("{}/{}", decoded(stage), decoded(service)), rest),
-            _ => return error(StatusCode::NOT_FOUND, "path was not found"),
-        };
-        let files = model.levels.get(&level).cloned().unwrap_or_default();
-        match rest {
-            [] => list(&files, uri.query().unwrap_or_default()),
-            [name] => one(&files, &decoded(&decoded(name))),
-            _ => error(StatusCode::NOT_FOUND, "path was not found"),
-        }
+        let short = url
+            .as_str()
+            .replace("pageSize=50", &format!("pageSize={PAGE}"));
+        let short = Url::parse(&short).unwrap();
+        self.keptn
+            .respond(&Method::GET, &short, &[])
+            .map(Body::from)
     }
+}
+
+/// An event in a transcript.
+fn line(event: &Value) -> String {
+    let data = &event["data"];
+    let mut line = format!("event {}", text(&event["type"]));
+    if !data["status"].is_null() {
+        let message = text(&data["message"]).replace('\n', "⏎");
+        line += &format!(
+            " {} {}: {message}",
+            text(&data["status"]),
+            text(&data["result"])
+        );
+    }
+    line
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }
 
 /// What a call is about.
@@ -345,90 +323,35 @@ async fn answer(
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
-) -> Response {
+) -> Response<Body> {
     if keptn.habit_of(&uri) == Habit::Hangs {
         keptn.state.lock().unwrap().hanging += 1;
         std::future::pending::<()>().await;
     }
-    match (method, uri.path()) {
+    let url = format!("http://keptn{}", uri.path_and_query().unwrap());
+    let url = Url::parse(&url).unwrap();
+    match (method, url.path()) {
         (Method::POST, "/event") => {
-            let response = keptn.takes_event(&body);
+            let response = keptn.takes_event(&url, &body);
             let mut held = keptn.held.subscribe();
             held.wait_for(|held| !held).await.unwrap();
             response
         }
-        (Method::GET, path) if path.starts_with("/mongodb-datastore/event/type/") => {
-            let event_type = path.rsplit('/').next().unwrap_or_default();
-            keptn.gives_events(event_type, uri.query().unwrap_or_default())
-        }
-        (Method::GET, _) => keptn.gives_resource(&uri, &headers),
-        _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        (Method::GET, path) if path.starts_with("/mongodb-datastore") => keptn.gives_events(&url),
+        (Method::GET, _) => keptn.gives_resource(&url, &headers),
+        _ => status(StatusCode::INTERNAL_SERVER_ERROR),
     }
 }
 
-fn one(files: &BTreeMap<String, Vec<u8>>, name: &str) -> Response {
-    if let Some(content) = files.get(name) {
-        let mut body =
-            json!({"resourceURI": name.replace('/', "%2F"), "metadata": {"version": "a68e3f"}});
-        if !content.is_empty() {
-            body["resourceContent"] = STANDARD.encode(content).into();
-        }
-        return body.to_string().into_response();
-    }
-    if files
-        .keys()
-        .any(|file| file.starts_with(&format!("{name}/")))
-    {
-        return error(StatusCode::INTERNAL_SERVER_ERROR, "Could not read file");
-    }
-    error(StatusCode::NOT_FOUND, "Service resource not found")
+fn status(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
 }
 
-/// Three a page, with the leading slash of production; paths with `.git` in them are hidden.
-fn list(files: &BTreeMap<String, Vec<u8>>, query: &str) -> Response {
-    let value = |name: &str| {
-        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| value.parse::<usize>().unwrap())
-    };
-    if value("pageSize").is_some_and(|size| !(1..=50).contains(&size)) {
-        return error(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "pageSize should be at most 50",
-        );
-    }
-    let from = value("nextPageKey").unwrap_or(0);
-    let shown: Vec<&String> = files.keys().filter(|name| !name.contains(".git")).collect();
-    let page: Vec<Value> = shown
-        .iter()
-        .skip(from)
-        .take(3)
-        .map(|name| json!({"resourceURI": format!("/{name}")}))
-        .collect();
-    let next = if from + 3 < shown.len() { from + 3 } else { 0 };
-    let body =
-        json!({"nextPageKey": next.to_string(), "resources": page, "totalCount": shown.len()});
-    body.to_string().into_response()
-}
-
-fn error(status: StatusCode, message: &str) -> Response {
-    let body = json!({"code": status.as_u16(), "message": message});
-    (status, body.to_string()).into_response()
-}
-
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        if *first == b'%' {
-            let digits = std::str::from_utf8(&after[..2]).unwrap();
-            bytes.push(u8::from_str_radix(digits, 16).unwrap());
-            rest = &after[2..];
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
-    }
-    String::from_utf8(bytes).unwrap()
+fn error(code: StatusCode, message: &str) -> Response<Body> {
+    let body = json!({"code": code.as_u16(), "message": message});
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = code;
+    response
 }

@@ -141,7 +141,7 @@ async fn the_example_of_the_first_readme_runs() {
     let service = Tester::start(include_str!("configs/first-readme.yaml")).await;
     let event: Value = serde_json::from_str(include_str!("events/first-readme.json")).unwrap();
     service.keptn.has(
-        "dev/carts",
+        "../sockshop/dev/carts",
         "job/config.yaml",
         include_str!("configs/first-readme.yaml"),
     );
