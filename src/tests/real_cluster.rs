@@ -391,13 +391,19 @@ async fn the_example_of_the_first_readme_runs() {
         .replace("locustio/locust", "BUSYBOX")
         .replace("locust -f /keptn", "tail -n 1 /keptn");
     let cluster = RealCluster::start("first", &example).await;
+    cluster.keptn.has(
+        "../sockshop/dev/carts",
+        "job/config.yaml",
+        with_images(&example),
+    );
+    cluster.keptn.has(
+        "../sockshop/dev/carts",
+        "locust/basic.py",
+        "print(1)\nprint('smoke')\n",
+    );
     cluster
         .keptn
-        .has("dev/carts", "job/config.yaml", with_images(&example));
-    cluster
-        .keptn
-        .has("dev/carts", "locust/basic.py", "print(1)\nprint('smoke')\n");
-    cluster.keptn.has("dev/carts", "locust/import.py", "");
+        .has("../sockshop/dev/carts", "locust/import.py", "");
     let event: Value = serde_json::from_str(include_str!("events/first-readme.json")).unwrap();
     let finished = cluster.runs(&event).await;
     assert_eq!(finished["status"], "succeeded");
