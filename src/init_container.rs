@@ -17,7 +17,7 @@ use crate::keptn::resources::{FetchError, Level, Resources};
 use files::Directory;
 
 /// For one request; a file may be large.
-const TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One file. It is in memory three times: as JSON, as base64 and as bytes.
 const MAX_FILE_BYTES: usize = 64 << 20;
@@ -25,13 +25,15 @@ const MAX_FILE_BYTES: usize = 64 << 20;
 /// How long a configuration service that does not answer is asked again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Fetcher {
+struct Fetcher<'a> {
     resources: Resources,
     scope: EventScope,
     commit: Option<String>,
     directory: Directory,
     /// All files of the service, asked for once, when the first directory is met.
     listed: Option<Vec<String>>,
+    /// Gets a line about each file.
+    say: &'a (dyn Fn(&str) + Sync),
 }
 
 pub(crate) fn main(settings: InitSettings) -> anyhow::Result<()> {
@@ -47,6 +49,15 @@ pub(crate) fn main(settings: InitSettings) -> anyhow::Result<()> {
 pub(crate) async fn run(settings: InitSettings) -> anyhow::Result<()> {
     let http = Http::connecting(&settings.configuration_service, TIMEOUT)
         .context("cannot make the HTTP client for CONFIGURATION_SERVICE")?;
+    fetch(settings, http, &|line| eprintln!("{line}")).await
+}
+
+/// Over this way to the configuration service; `say` gets a line about each file.
+pub(crate) async fn fetch(
+    settings: InitSettings,
+    http: Http,
+    say: &(dyn Fn(&str) + Sync),
+) -> anyhow::Result<()> {
     let mut fetcher = Fetcher {
         resources: Resources::new(
             http,
@@ -61,6 +72,7 @@ pub(crate) async fn run(settings: InitSettings) -> anyhow::Result<()> {
         commit: settings.git_commit_id,
         directory: Directory::open(&settings.directory)?,
         listed: None,
+        say,
     };
     for file in &settings.files {
         fetcher.copy(file).await?;
@@ -68,7 +80,7 @@ pub(crate) async fn run(settings: InitSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Fetcher {
+impl Fetcher<'_> {
     /// Copies the file of this name, or else all files of the directory of this name.
     async fn copy(&mut self, entry: &ResourceUri) -> anyhow::Result<()> {
         if !entry.as_str().is_empty() && self.copy_file(entry).await? {
@@ -108,11 +120,11 @@ impl Fetcher {
             return Ok(false);
         };
         let written = self.directory.write(file, &content)?;
-        eprintln!(
+        (self.say)(&format!(
             "successfully copied file {file} to {} ({} bytes)",
             written.display(),
             content.len()
-        );
+        ));
         Ok(true)
     }
 
@@ -125,7 +137,7 @@ impl Fetcher {
                 ..
             }) if self.is_directory(file).await? => Ok(None),
             Err(error) if is_transient(&error) => {
-                eprintln!("trying again: {error}");
+                (self.say)(&format!("trying again: {error}"));
                 let get = || self.get(file);
                 get.retry(patient()).when(is_transient).await
             }

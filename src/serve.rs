@@ -31,7 +31,7 @@ use crate::slots::Slots;
 use crate::telemetry;
 
 /// For one request to the configuration service.
-const RESOURCE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const RESOURCE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What must not be cut ends within this time, or is cut: it may be repeated.
 const DRAIN: Duration = Duration::from_secs(8);
@@ -118,7 +118,11 @@ impl Outside {
         client: Client,
         own_namespace: &str,
     ) -> anyhow::Result<Self> {
-        let job_namespace = settings.job_namespace.as_ref().map(ToString::to_string);
+        let job_namespace = settings
+            .tasks
+            .job_namespace
+            .as_ref()
+            .map(ToString::to_string);
         let events = &settings.keptn_event_endpoint;
         Ok(Self {
             client,
@@ -153,7 +157,7 @@ impl Service {
         let leadership = Leadership::new(
             client.clone(),
             &namespace,
-            &settings.full_deployment_name,
+            &settings.tasks.full_deployment_name,
             outside.identity,
         );
         let attempts = TaskTracker::new();
@@ -192,7 +196,7 @@ impl Service {
             runs: Arc::clone(&runs),
             policy: policy(settings, &namespace, &own_pod),
             defaults,
-            installation: settings.full_deployment_name.clone(),
+            installation: settings.tasks.full_deployment_name.clone(),
             under_way,
         });
         let (of_ready, stopping) = (Arc::clone(&runs), stop.clone());
@@ -219,7 +223,6 @@ impl Service {
     }
 
     /// Where requests are answered, for whoever brings them without a connection.
-    #[cfg(test)]
     pub(crate) fn router(&self) -> Router {
         self.router.clone()
     }
@@ -272,15 +275,15 @@ async fn end_of(tracker: &TaskTracker, until: Instant) -> bool {
 
 fn policy(settings: &ServeSettings, namespace: &str, own_pod: &OwnPod) -> Policy {
     Policy {
-        images: settings.allowed_image_list.clone(),
-        privileged: if settings.allow_privileged_jobs {
+        images: settings.tasks.allowed_image_list.clone(),
+        privileged: if settings.tasks.allow_privileged_jobs {
             Privileged::Allowed
         } else {
             Privileged::Refused
         },
         namespace: namespace.to_owned(),
         own_service_account: own_pod.service_account.clone(),
-        own_secret: settings.keptn_api_token_secret.to_string(),
+        own_secret: settings.tasks.keptn_api_token_secret.to_string(),
     }
 }
 
@@ -289,16 +292,18 @@ fn defaults(settings: &ServeSettings, own_pod: &OwnPod) -> TaskDefaults {
     TaskDefaults {
         resources: ResourceAmounts {
             limits: Amounts {
-                cpu: settings.default_resource_limits_cpu.clone(),
-                memory: settings.default_resource_limits_memory.clone(),
+                cpu: settings.tasks.default_resource_limits_cpu.clone(),
+                memory: settings.tasks.default_resource_limits_memory.clone(),
             },
             requests: Amounts {
-                cpu: settings.default_resource_requests_cpu.clone(),
-                memory: settings.default_resource_requests_memory.clone(),
+                cpu: settings.tasks.default_resource_requests_cpu.clone(),
+                memory: settings.tasks.default_resource_requests_memory.clone(),
             },
         },
-        deadline: (settings.task_deadline_seconds > 0).then_some(settings.task_deadline_seconds),
+        deadline: (settings.tasks.task_deadline_seconds > 0)
+            .then_some(settings.tasks.task_deadline_seconds),
         service_account: settings
+            .tasks
             .default_job_service_account
             .as_ref()
             .map(ToString::to_string),
@@ -327,7 +332,7 @@ fn job_settings(
         );
     }
     JobSettings {
-        managed_by: settings.full_deployment_name.clone(),
+        managed_by: settings.tasks.full_deployment_name.clone(),
         init_container: InitContainer {
             image: settings
                 .init_container_image
@@ -337,7 +342,7 @@ fn job_settings(
                 .unwrap_or_default(),
             configuration_service: configuration_service.to_string(),
             token: settings.keptn_api_token.as_ref().map(|_| SecretKey {
-                secret: settings.keptn_api_token_secret.to_string(),
+                secret: settings.tasks.keptn_api_token_secret.to_string(),
                 key: "token".into(),
             }),
             resources: defaults.resources.clone(),

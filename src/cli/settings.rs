@@ -1,0 +1,243 @@
+//! The settings of the commands, each with the check of its values.
+
+use clap::Args;
+use reqwest::Url;
+use secrecy::SecretString;
+
+use crate::job_config::fields::{Image, ObjectName, Quantity, ResourceUri};
+use crate::policy::ImageAllowList;
+use crate::telemetry;
+
+#[derive(Debug, Clone, Args)]
+#[command(next_line_help = true)]
+pub(crate) struct ServeSettings {
+    /// Port on which events are received.
+    #[arg(long, env = "RCV_PORT", value_name = "RCV_PORT", default_value_t = 8080, value_parser = port)]
+    pub(crate) rcv_port: u16,
+
+    /// Path to which events are posted; `/` takes them on any path.
+    #[arg(long, env = "RCV_PATH", value_name = "RCV_PATH", default_value = "/", value_parser = http_path)]
+    pub(crate) rcv_path: String,
+
+    /// Most bytes that a request's body may have.
+    #[arg(long, env = "MAX_BODY_BYTES", value_name = "MAX_BODY_BYTES", default_value_t = Self::MAX_BODY_BYTES, value_parser = |text: &str| within(text, 1024..=4 << 20))]
+    pub(crate) max_body_bytes: u32,
+
+    /// Keptn's configuration service (resource-service from Keptn 0.18 on).
+    #[arg(long, env = "CONFIGURATION_SERVICE", value_name = "CONFIGURATION_SERVICE",
+          default_value = "http://configuration-service:8080", value_parser = http_url)]
+    pub(crate) configuration_service: Url,
+
+    /// The same as init containers reach it [default: `CONFIGURATION_SERVICE`].
+    #[arg(long, env = "INIT_CONTAINER_CONFIGURATION_SERVICE_API_ENDPOINT",
+          value_name = "INIT_CONTAINER_CONFIGURATION_SERVICE_API_ENDPOINT", value_parser = http_url)]
+    pub(crate) init_container_configuration_service_api_endpoint: Option<Url>,
+
+    /// Token for the configuration service, if it is reached through Keptn's gateway.
+    #[arg(long,
+        env = "KEPTN_API_TOKEN",
+        value_name = "KEPTN_API_TOKEN",
+        hide_env_values = true, value_parser = token)]
+    pub(crate) keptn_api_token: Option<SecretString>,
+
+    /// Where answers are sent: Keptn's distributor.
+    #[arg(long, env = "KEPTN_EVENT_ENDPOINT", value_name = "KEPTN_EVENT_ENDPOINT",
+          default_value = "http://localhost:8081/event", value_parser = http_url)]
+    pub(crate) keptn_event_endpoint: Url,
+
+    /// Most bytes of an answer; logs are cut to fit. Distributors from 0.17 on take 64 KiB.
+    #[arg(long, env = "MAX_ANSWER_BYTES", value_name = "MAX_ANSWER_BYTES", default_value_t = Self::MAX_ANSWER_BYTES, value_parser = |text: &str| within(text, 4096..=1_000_000))]
+    pub(crate) max_answer_bytes: u32,
+
+    /// Most runs that work at once; more wait in the cluster, in order of arrival.
+    #[arg(long, env = "MAX_CONCURRENT_RUNS", value_name = "MAX_CONCURRENT_RUNS", default_value_t = Self::MAX_CONCURRENT_RUNS, value_parser = |text: &str| within(text, 1..=100_000))]
+    pub(crate) max_concurrent_runs: u32,
+
+    /// Image of this service, for init containers [default: the image of the service's own Pod].
+    #[arg(long,
+        env = "INIT_CONTAINER_IMAGE",
+        value_name = "INIT_CONTAINER_IMAGE", value_parser = Image::parse)]
+    pub(crate) init_container_image: Option<Image>,
+
+    #[command(flatten)]
+    pub(crate) tasks: TaskSettings,
+
+    /// Name of the service's own Pod, from the downward API.
+    #[arg(long, env = "POD_NAME", value_name = "POD_NAME")]
+    pub(crate) pod_name: Option<String>,
+
+    /// What is logged: a level or filter directives such as `job_executor_service=debug`.
+    #[arg(long, env = "LOG_LEVEL", value_name = "LOG_LEVEL", default_value = "info,kube_client=off",
+          value_parser = telemetry::filter)]
+    pub(crate) log_level: String,
+
+    /// How it is logged [default: text on a terminal, else json].
+    #[arg(long, env = "LOG_FORMAT", value_name = "LOG_FORMAT", value_enum)]
+    pub(crate) log_format: Option<telemetry::Format>,
+}
+
+impl ServeSettings {
+    pub(super) const MAX_BODY_BYTES: u32 = 1 << 20;
+    pub(super) const MAX_ANSWER_BYTES: u32 = 60_000;
+    pub(super) const MAX_CONCURRENT_RUNS: u32 = 100;
+}
+
+/// What an operator decides about tasks.
+#[derive(Debug, Clone, Args)]
+#[command(next_line_help = true)]
+pub(crate) struct TaskSettings {
+    /// Secret that holds this token under the key `token`, for init containers.
+    #[arg(long,
+        env = "KEPTN_API_TOKEN_SECRET",
+        value_name = "KEPTN_API_TOKEN_SECRET",
+        default_value = "job-service-keptn-secrets", value_parser = ObjectName::parse)]
+    pub(crate) keptn_api_token_secret: ObjectName,
+
+    /// Namespace in which Jobs run [default: the service's own, or the kubeconfig's].
+    #[arg(long, env = "JOB_NAMESPACE", value_name = "JOB_NAMESPACE", value_parser = ObjectName::parse)]
+    pub(crate) job_namespace: Option<ObjectName>,
+
+    /// CPU limit of tasks without `resources`, such as `1` or `500m`.
+    #[arg(long, env = "DEFAULT_RESOURCE_LIMITS_CPU", value_name = "DEFAULT_RESOURCE_LIMITS_CPU",
+          value_parser = Quantity::parse)]
+    pub(crate) default_resource_limits_cpu: Option<Quantity>,
+
+    /// Memory limit of tasks without `resources`, such as `512Mi`.
+    #[arg(long, env = "DEFAULT_RESOURCE_LIMITS_MEMORY", value_name = "DEFAULT_RESOURCE_LIMITS_MEMORY",
+          value_parser = Quantity::parse)]
+    pub(crate) default_resource_limits_memory: Option<Quantity>,
+
+    /// CPU request of tasks without `resources`.
+    #[arg(long, env = "DEFAULT_RESOURCE_REQUESTS_CPU", value_name = "DEFAULT_RESOURCE_REQUESTS_CPU",
+          value_parser = Quantity::parse)]
+    pub(crate) default_resource_requests_cpu: Option<Quantity>,
+
+    /// Memory request of tasks without `resources`.
+    #[arg(long, env = "DEFAULT_RESOURCE_REQUESTS_MEMORY", value_name = "DEFAULT_RESOURCE_REQUESTS_MEMORY",
+          value_parser = Quantity::parse)]
+    pub(crate) default_resource_requests_memory: Option<Quantity>,
+
+    /// Service account of tasks that name none [default: the namespace's, without a token].
+    #[arg(long,
+        env = "DEFAULT_JOB_SERVICE_ACCOUNT",
+        value_name = "DEFAULT_JOB_SERVICE_ACCOUNT", value_parser = ObjectName::parse)]
+    pub(crate) default_job_service_account: Option<ObjectName>,
+
+    /// Comma-separated globs of the images that tasks may use [default: all].
+    #[arg(long, env = "ALLOWED_IMAGE_LIST", value_name = "ALLOWED_IMAGE_LIST", default_value = "",
+          value_parser = ImageAllowList::parse, hide_default_value = true)]
+    pub(crate) allowed_image_list: ImageAllowList,
+
+    /// Whether tasks may ask for privileged containers.
+    #[arg(long, env = "ALLOW_PRIVILEGED_JOBS", value_name = "ALLOW_PRIVILEGED_JOBS",
+          default_value_t = false, action = clap::ArgAction::Set)]
+    pub(crate) allow_privileged_jobs: bool,
+
+    /// Upper bound in seconds for every task's time limit; 0 sets none.
+    #[arg(long, env = "TASK_DEADLINE_SECONDS", value_name = "TASK_DEADLINE_SECONDS", default_value_t = 0,
+          value_parser = seconds)]
+    pub(crate) task_deadline_seconds: u32,
+
+    /// Value of the managed-by label; it tells the Jobs of several installations apart.
+    #[arg(long, env = "FULL_DEPLOYMENT_NAME", value_name = "FULL_DEPLOYMENT_NAME",
+          default_value = "job-executor-service", value_parser = label_value)]
+    pub(crate) full_deployment_name: String,
+}
+
+#[derive(Debug, Args)]
+#[command(next_line_help = true)]
+pub(crate) struct InitSettings {
+    /// A file or directory of the Keptn service; once for each.
+    #[arg(long = "file", value_name = "PATH", required = true, value_parser = ResourceUri::parse)]
+    pub(crate) files: Vec<ResourceUri>,
+
+    /// Directory to write to.
+    #[arg(long, value_name = "DIRECTORY", default_value = "/keptn")]
+    pub(crate) directory: std::path::PathBuf,
+
+    /// Keptn's configuration service.
+    #[arg(long, env = "CONFIGURATION_SERVICE", value_name = "CONFIGURATION_SERVICE", value_parser = http_url)]
+    pub(crate) configuration_service: Url,
+
+    /// Token for the configuration service, if it is reached through Keptn's gateway.
+    #[arg(long,
+        env = "KEPTN_API_TOKEN",
+        value_name = "KEPTN_API_TOKEN",
+        hide_env_values = true, value_parser = token)]
+    pub(crate) keptn_api_token: Option<SecretString>,
+
+    /// Project of the event.
+    #[arg(long, env = "KEPTN_PROJECT", value_name = "KEPTN_PROJECT")]
+    pub(crate) project: Option<String>,
+
+    /// Stage of the event.
+    #[arg(long, env = "KEPTN_STAGE", value_name = "KEPTN_STAGE")]
+    pub(crate) stage: Option<String>,
+
+    /// Service of the event.
+    #[arg(long, env = "KEPTN_SERVICE", value_name = "KEPTN_SERVICE")]
+    pub(crate) service: Option<String>,
+
+    /// Commit of the files, where the configuration service knows commits.
+    #[arg(long, env = "GIT_COMMIT_ID", value_name = "GIT_COMMIT_ID")]
+    pub(crate) git_commit_id: Option<String>,
+}
+
+fn http_url(text: &str) -> Result<Url, String> {
+    let expected = "expected an address such as `http://localhost:8080/path`";
+    let url = Url::parse(text).map_err(|error| format!("{error}, {expected}"))?;
+    let plain = url.query().is_none() && url.fragment().is_none();
+    if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() && plain {
+        return Ok(url);
+    }
+    Err(expected.into())
+}
+
+/// Secrets made with `echo` end with a newline.
+fn token(text: &str) -> Result<SecretString, String> {
+    let token = text.trim();
+    if token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(token.into());
+    }
+    Err("expected a token of visible ASCII characters".into())
+}
+
+fn within(text: &str, range: std::ops::RangeInclusive<u32>) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| {
+        format!(
+            "expected a number from {} to {}",
+            range.start(),
+            range.end()
+        )
+    })
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    text.parse()
+        .map_err(|_| "expected a port number from 0 (any free one) to 65535".into())
+}
+
+fn seconds(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| "expected a whole number of seconds, 0 for none".into())
+}
+
+fn http_path(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    let taken = ["/livez", "/readyz", "/health"];
+    if text.starts_with('/') && text.bytes().all(plain) && !taken.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err("expected a path such as `/` or `/events`, other than /livez, /readyz and /health".into())
+}
+
+fn label_value(text: &str) -> Result<String, String> {
+    if !text.is_empty() && crate::cluster::names::label_value(text) == text {
+        return Ok(text.to_owned());
+    }
+    Err(
+        "expected at most 63 letters, digits, `-`, `_` and `.`, a letter or digit at both ends"
+            .into(),
+    )
+}

@@ -1,0 +1,106 @@
+//! What containers are at a desk: processes of this machine ([`process`]), or containers of Podman or Docker
+//! ([`engine`]). The init container that fetches files is this program itself, so it runs in place.
+
+mod engine;
+mod lines;
+mod process;
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use reqwest::Url;
+use tokio_util::sync::CancellationToken;
+
+use super::keptn::Keptn;
+use super::kubernetes::{Container, Exit, Output, Runtime};
+use crate::cli::InitSettings;
+use crate::init_container;
+use crate::job_config::fields::ResourceUri;
+
+/// The image of the init container; nobody pulls it.
+pub(crate) const OWN_IMAGE: &str = "job-executor-service";
+
+/// From the signal to end to the one that ends. Kubernetes waits 30 s, at a desk nobody does.
+const GRACE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// `cmd` and `args` as a process of this machine; the image is not used.
+    Process,
+    /// The image, by Podman.
+    Podman,
+    /// The image, by Docker.
+    Docker,
+}
+
+pub(crate) struct Desk {
+    pub(crate) kind: Kind,
+    pub(crate) keptn: Keptn,
+}
+
+impl Runtime for Desk {
+    fn run<'a>(
+        &'a self,
+        container: &'a Container,
+        output: &'a Output,
+        stop: &'a CancellationToken,
+    ) -> BoxFuture<'a, Exit> {
+        async move {
+            if container.image == OWN_IMAGE {
+                return self.fetch_files(container, output).await;
+            }
+            match self.kind {
+                Kind::Process => process::run(container, output, stop).await,
+                Kind::Podman => engine::run("podman", container, output, stop).await,
+                Kind::Docker => engine::run("docker", container, output, stop).await,
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Desk {
+    async fn fetch_files(&self, container: &Container, output: &Output) -> Exit {
+        let settings = match init_settings(container) {
+            Ok(settings) => settings,
+            Err(reason) => return Exit::NotStarted(reason),
+        };
+        let http = self.keptn.http(init_container::TIMEOUT);
+        let say = |line: &str| output.write(format!("{line}\n").as_bytes());
+        match init_container::fetch(settings, http, &say).await {
+            Ok(()) => Exit::Code(0),
+            Err(error) => {
+                say(&format!("error: cannot copy the task's files: {error:#}"));
+                Exit::Code(1)
+            }
+        }
+    }
+}
+
+/// The settings of the command `init`, as the manifest gives them.
+fn init_settings(container: &Container) -> Result<InitSettings, String> {
+    let value = |name: &str| {
+        let found = container.env.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.clone())
+    };
+    let files = container
+        .args
+        .iter()
+        .filter_map(|arg| arg.strip_prefix("--file="))
+        .map(ResourceUri::parse)
+        .collect::<Result<_, _>>()?;
+    let mount = container.mounts.first().ok_or("the Pod has no volume")?;
+    let configuration_service = value("CONFIGURATION_SERVICE").unwrap_or_default();
+    Ok(InitSettings {
+        files,
+        directory: mount.directory.clone(),
+        configuration_service: Url::parse(&configuration_service)
+            .map_err(|error| error.to_string())?,
+        keptn_api_token: None,
+        project: value("KEPTN_PROJECT"),
+        stage: value("KEPTN_STAGE"),
+        service: value("KEPTN_SERVICE"),
+        git_commit_id: value("GIT_COMMIT_ID"),
+    })
+}

@@ -1,0 +1,348 @@
+//! What a person at a desk is told: the tasks of a run with their output, and the events sent, read off
+//! what the cluster and Keptn see.
+
+mod text;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::kubernetes::{Change, Container, Observer, Resource, text};
+use crate::cluster::names;
+use crate::run::Run;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// One thing that happened.
+#[derive(Debug, Serialize)]
+#[serde(
+    tag = "what",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
+pub(crate) enum Told<'a> {
+    Event {
+        id: &'a str,
+        #[serde(rename = "type")]
+        event_type: &'a str,
+        project: Option<&'a str>,
+        stage: Option<&'a str>,
+        service: Option<&'a str>,
+    },
+    TaskStarted {
+        action: &'a str,
+        task: &'a str,
+        /// From 1.
+        number: usize,
+        of: usize,
+        image: &'a str,
+        job: &'a str,
+    },
+    Output {
+        action: &'a str,
+        task: &'a str,
+        container: &'a str,
+        line: &'a str,
+    },
+    TaskEnded {
+        action: &'a str,
+        task: &'a str,
+        job: &'a str,
+        result: TaskResult,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        exit_code: Option<i64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'a str>,
+        seconds: f64,
+    },
+    EventSent {
+        event: &'a Value,
+    },
+    Ended {
+        result: RunResult,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        reason: &'a str,
+        tasks: usize,
+        failed: usize,
+        seconds: f64,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum TaskResult {
+    Succeeded,
+    Failed,
+}
+
+/// How one event fared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum RunResult {
+    Succeeded,
+    Errored,
+    BadInput,
+    NothingMatched,
+    Interrupted,
+}
+
+pub(crate) struct Story {
+    format: Format,
+    out: Mutex<Box<dyn Write + Send>>,
+    tasks: Mutex<BTreeMap<String, Task>>,
+    /// Runs that are over.
+    over: watch::Sender<usize>,
+    sent: watch::Sender<Vec<Value>>,
+}
+
+/// A task whose Job is there.
+struct Task {
+    action: String,
+    name: String,
+    first: bool,
+    started: Option<Instant>,
+    number: usize,
+    of: usize,
+    image: String,
+    result: Option<TaskResult>,
+    /// Output since the last end of a line, by container.
+    unfinished: BTreeMap<String, Vec<u8>>,
+}
+
+impl Story {
+    pub(crate) fn new(format: Format, out: Box<dyn Write + Send>) -> Self {
+        Self {
+            format,
+            out: Mutex::new(out),
+            tasks: Mutex::default(),
+            over: watch::Sender::new(0),
+            sent: watch::Sender::default(),
+        }
+    }
+
+    /// On standard output; colours only on a terminal, and not where `NO_COLOR` is set.
+    pub(crate) fn on_stdout(format: Format) -> Self {
+        Self::new(format, Box::new(anstream::stdout()))
+    }
+
+    pub(crate) fn tell(&self, told: &Told<'_>) {
+        let line = match self.format {
+            Format::Text => text::of(told),
+            Format::Json => serde_json::to_string(told)
+                .map(|line| line + "\n")
+                .unwrap_or_default(),
+        };
+        let mut out = lock(&self.out);
+        // Nobody listens any more, as in `run … | head`; the work goes on.
+        let _: io::Result<()> = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+    }
+
+    /// Keptn took an event.
+    pub(crate) fn sent(&self, event: &Value) {
+        self.tell(&Told::EventSent { event });
+        self.sent.send_modify(|sent| sent.push(event.clone()));
+    }
+
+    /// The events that were sent.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.sent.borrow().clone()
+    }
+
+    /// How many tasks had a Job, and how many of them failed.
+    pub(crate) fn tasks(&self) -> (usize, usize) {
+        let tasks = lock(&self.tasks);
+        let failed = tasks
+            .values()
+            .filter(|task| task.result == Some(TaskResult::Failed));
+        (tasks.len(), failed.count())
+    }
+
+    /// Waits until this many runs are over.
+    pub(crate) async fn runs_over(&self, count: usize) {
+        // The sender lives as long as this does.
+        self.over
+            .subscribe()
+            .wait_for(|over| *over >= count)
+            .await
+            .ok();
+    }
+
+    fn job(&self, name: &str, before: Option<&Value>, job: &Value) {
+        let mut tasks = lock(&self.tasks);
+        if before.is_none() {
+            if let Some(task) = Task::of(name, job) {
+                tasks.insert(name.to_owned(), task);
+            }
+        }
+        let Some(task) = tasks.get_mut(name) else {
+            return;
+        };
+        let runs = |job: &Value| job["spec"]["suspend"] != true;
+        if task.started.is_none() && runs(job) {
+            task.started = Some(Instant::now());
+            self.tell(&Told::TaskStarted {
+                action: &task.action,
+                task: &task.name,
+                number: task.number,
+                of: task.of,
+                image: &task.image,
+                job: name,
+            });
+        }
+        let conditions = job["status"]["conditions"].as_array();
+        for condition in conditions.into_iter().flatten() {
+            match text(&condition["type"]) {
+                "Complete" => self.ended(name, task, TaskResult::Succeeded, None, None),
+                "Failed" | "FailureTarget" => {
+                    let reason = text(&condition["reason"]);
+                    let message = match reason {
+                        "DeadlineExceeded" => "over its time limit",
+                        _ => text(&condition["message"]),
+                    };
+                    self.ended(name, task, TaskResult::Failed, None, Some(message));
+                }
+                _ => {}
+            }
+        }
+        let reported = |job: &Value| job["metadata"]["labels"][names::REPORTED] == "true";
+        if task.first && reported(job) && !before.is_some_and(reported) {
+            self.over.send_modify(|over| *over += 1);
+        }
+    }
+
+    fn pod(&self, pod: &Value) {
+        let job = text(&pod["metadata"]["labels"]["job-name"]);
+        let mut tasks = lock(&self.tasks);
+        let Some(task) = tasks.get_mut(job) else {
+            return;
+        };
+        let statuses = |list: &str| pod["status"][list].as_array().cloned().unwrap_or_default();
+        let init = statuses("initContainerStatuses");
+        let main = statuses("containerStatuses");
+        for status in init.iter().chain(&main) {
+            let terminated = &status["state"]["terminated"];
+            let is_main = status["name"] == job;
+            let Some(code) = terminated["exitCode"].as_i64() else {
+                continue;
+            };
+            let result = if code == 0 {
+                TaskResult::Succeeded
+            } else {
+                TaskResult::Failed
+            };
+            if is_main || code != 0 {
+                let reason = terminated["message"].as_str();
+                let reason = reason.or((!is_main).then_some("its files could not be fetched"));
+                self.ended(job, task, result, Some(code), reason);
+            }
+        }
+    }
+
+    fn ended(
+        &self,
+        job: &str,
+        task: &mut Task,
+        result: TaskResult,
+        exit_code: Option<i64>,
+        reason: Option<&str>,
+    ) {
+        if task.result.is_some() {
+            return;
+        }
+        task.result = Some(result);
+        for (container, rest) in std::mem::take(&mut task.unfinished) {
+            self.output(task, &container, &rest);
+        }
+        self.tell(&Told::TaskEnded {
+            action: &task.action,
+            task: &task.name,
+            job,
+            result,
+            exit_code,
+            reason,
+            seconds: task
+                .started
+                .map_or(0.0, |started| started.elapsed().as_secs_f64()),
+        });
+    }
+
+    fn output(&self, task: &Task, container: &str, line: &[u8]) {
+        self.tell(&Told::Output {
+            action: &task.action,
+            task: &task.name,
+            container,
+            line: String::from_utf8_lossy(line).trim_end_matches('\r'),
+        });
+    }
+}
+
+impl Observer for Story {
+    fn changed(&self, change: &Change) {
+        let Some(after) = change.after.as_deref() else {
+            return;
+        };
+        match change.key.resource {
+            Resource::Jobs => self.job(&change.key.name, change.before.as_deref(), after),
+            Resource::Pods => self.pod(after),
+            Resource::Leases | Resource::Secrets => {}
+        }
+    }
+
+    fn printed(&self, container: &Container, bytes: &[u8]) {
+        let mut tasks = lock(&self.tasks);
+        let Some(task) = tasks.get_mut(&container.job) else {
+            return;
+        };
+        let mut rest = task.unfinished.remove(&container.name).unwrap_or_default();
+        rest.extend_from_slice(bytes);
+        let mut lines: Vec<&[u8]> = rest.split(|&byte| byte == b'\n').collect();
+        let unfinished = lines.pop().unwrap_or_default().to_vec();
+        for line in lines {
+            self.output(task, &container.name, line);
+        }
+        if !unfinished.is_empty() {
+            task.unfinished.insert(container.name.clone(), unfinished);
+        }
+    }
+}
+
+impl Task {
+    /// None for a Job that is not of this service.
+    fn of(name: &str, job: &Value) -> Option<Self> {
+        let run = Run::decode(text(&job["metadata"]["annotations"][names::RECORD])).ok()?;
+        let steps: Vec<_> = run.steps().collect();
+        let places = steps.iter().flat_map(|(_, places)| places);
+        let place = places.into_iter().find(|place| place.job_name() == name)?;
+        let of = steps
+            .iter()
+            .find(|(action, _)| action.index == place.action.index)
+            .map_or(0, |(_, places)| places.len());
+        Some(Self {
+            action: place.action.name.clone(),
+            name: place.task.name.clone(),
+            first: place.is_first(),
+            started: None,
+            number: place.task_index + 1,
+            of,
+            image: place.task.image.clone(),
+            result: None,
+            unfinished: BTreeMap::new(),
+        })
+    }
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a panic leaves here is at worst a line of text too few.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
