@@ -2,6 +2,7 @@
 //! had one; an empty variable is one that is not set.
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -9,8 +10,9 @@ use reqwest::Url;
 use secrecy::SecretString;
 
 use crate::job_config::fields::{Image, ObjectName, Quantity, ResourceUri};
+use crate::lint::output;
 use crate::policy::ImageAllowList;
-use crate::{init_container, serve, telemetry};
+use crate::{init_container, job_config, lint, serve, telemetry};
 
 /// Runs container images as Kubernetes Jobs in answer to Keptn events.
 #[derive(Debug, Parser)]
@@ -24,6 +26,10 @@ struct Cli {
 enum Command {
     /// Receive events, run Jobs, answer Keptn.
     Serve(Box<ServeSettings>),
+    /// Say what is wrong with job/config.yaml, before an event comes.
+    Lint(LintSettings),
+    /// Print the JSON Schema of job/config.yaml, for editors.
+    Schema,
     /// Put the files of one task into /keptn (what a Job's init container does).
     Init(Box<InitSettings>),
 }
@@ -189,6 +195,44 @@ pub(crate) struct InitSettings {
     pub(crate) git_commit_id: Option<String>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct LintSettings {
+    /// Files to read; `-` is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<std::path::PathBuf>,
+
+    /// Write files of an older format as `apiVersion: v2`, with their comments and layout.
+    #[arg(long, visible_alias = "upgrade")]
+    pub(crate) fix: bool,
+
+    /// End with 1 where there are warnings.
+    #[arg(long)]
+    pub(crate) deny_warnings: bool,
+
+    /// How problems are written.
+    #[arg(long, value_name = "FORM", value_enum, default_value = "text")]
+    pub(crate) output: output::Form,
+}
+
+/// How a command ended, as its exit code says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Succeeded = 0,
+    /// The command, or what it was asked to do, failed.
+    Errored = 1,
+    /// A file is invalid or cannot be read; clap uses it for a wrong command line.
+    BadInput = 2,
+    /// There was nothing to do.
+    #[expect(dead_code, reason = "for commands that look for actions of an event")]
+    NothingMatched = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
 /// Runs the command line.
 pub fn main() -> ExitCode {
     // Two TLS providers in one process are one too many: every client takes this one.
@@ -200,16 +244,21 @@ pub fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let result = match command {
-        Command::Serve(settings) => serve::main(&settings),
-        Command::Init(settings) => init_container::main(*settings),
+        Command::Serve(settings) => serve::main(&settings).map(|()| Exit::Succeeded),
+        Command::Lint(settings) => lint::main(&settings),
+        Command::Schema => schema().map(|()| Exit::Succeeded),
+        Command::Init(settings) => init_container::main(*settings).map(|()| Exit::Succeeded),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let exit = result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        Exit::Errored
+    });
+    exit.into()
+}
+
+fn schema() -> anyhow::Result<()> {
+    std::io::stdout().write_all(job_config::SCHEMA.as_bytes())?;
+    Ok(())
 }
 
 fn command() -> Result<Cli, clap::Error> {
@@ -295,7 +344,16 @@ fn label_value(text: &str) -> Result<String, String> {
 pub(crate) fn serve_settings(flags: &[String]) -> ServeSettings {
     match parsed("serve", flags) {
         Command::Serve(settings) => *settings,
-        Command::Init(_) => unreachable!(),
+        _ => unreachable!(),
+    }
+}
+
+/// The settings of `lint` with these flags.
+#[cfg(test)]
+pub(crate) fn lint_settings(flags: &[String]) -> LintSettings {
+    match parsed("lint", flags) {
+        Command::Lint(settings) => settings,
+        _ => unreachable!(),
     }
 }
 
@@ -304,7 +362,7 @@ pub(crate) fn serve_settings(flags: &[String]) -> ServeSettings {
 pub(crate) fn init_settings(flags: &[String]) -> InitSettings {
     match parsed("init", flags) {
         Command::Init(settings) => *settings,
-        Command::Serve(_) => unreachable!(),
+        _ => unreachable!(),
     }
 }
 

@@ -5,14 +5,14 @@
 //! formats, one file each.
 
 pub(crate) mod fields;
-mod first_formats;
+pub(crate) mod first_formats;
 pub(crate) mod json_path;
 pub(crate) mod matching;
 pub(crate) mod problem;
 pub(crate) mod reader;
 mod task_fields;
-mod variables;
-mod versioned;
+pub(crate) mod variables;
+pub(crate) mod versioned;
 pub(crate) mod yaml;
 
 use std::collections::BTreeMap;
@@ -23,6 +23,9 @@ use fields::{
     TtlSeconds,
 };
 use json_path::JsonPath;
+
+/// What editors check and complete a config of `apiVersion: v2` with.
+pub(crate) const SCHEMA: &str = include_str!("job_config/schema.json");
 
 /// A config that was read without an error. Each part knows the line of the file where it stands, from 1.
 #[derive(Debug, Default)]
@@ -40,6 +43,10 @@ pub(crate) struct Action {
     pub(crate) matchers: Vec<EventMatcher>,
     /// One after the other; the first that fails ends the action.
     pub(crate) tasks: Vec<Task>,
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for the command that explains a config")
+    )]
     pub(crate) line: u32,
 }
 
@@ -47,6 +54,10 @@ pub(crate) struct Action {
 pub(crate) struct EventMatcher {
     pub(crate) event_type: EventPattern,
     pub(crate) filter: Option<JsonPathFilter>,
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for the command that explains a config")
+    )]
     pub(crate) line: u32,
 }
 
@@ -74,6 +85,10 @@ pub(crate) struct JsonPathFilter {
     pub(crate) property: JsonPath,
     pub(crate) root: Root,
     pub(crate) expected: String,
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for the command that explains a config")
+    )]
     pub(crate) line: u32,
 }
 

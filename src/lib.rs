@@ -56,6 +56,7 @@ mod cluster;
 mod keptn;
 
 mod init_container;
+mod lint;
 mod telemetry;
 
 pub use cli::main;

@@ -152,7 +152,7 @@ impl TtlSeconds {
 }
 
 /// Splits a command line as a shell would; where quotes do not close, at blanks as the original did.
-pub(super) fn words(cmd: &str) -> Vec<String> {
+pub(crate) fn words(cmd: &str) -> Vec<String> {
     shell_words::split(cmd).unwrap_or_else(|_| cmd.split_whitespace().map(str::to_owned).collect())
 }
 

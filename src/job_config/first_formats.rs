@@ -11,9 +11,9 @@ use super::variables::{self, EnvFormat};
 use super::versioned::{filter, matcher};
 use super::{Action, EventMatcher, EventPattern, JobConfig, Root, Task, task_fields};
 
-pub(super) const CONFIG: [&str; 1] = ["actions"];
-pub(super) const ACTION: [&str; 6] = ["name", "event", "jsonpath", "events", "silent", "tasks"];
-pub(super) const TASK: [&str; 5] = ["name", "image", "cmd", "files", "env"];
+pub(crate) const CONFIG: [&str; 1] = ["actions"];
+pub(crate) const ACTION: [&str; 6] = ["name", "event", "jsonpath", "events", "silent", "tasks"];
+pub(crate) const TASK: [&str; 5] = ["name", "image", "cmd", "files", "env"];
 
 pub(super) fn read(top: &Value<'_>, problems: &mut Problems) -> JobConfig {
     let mut paths = Paths::default();

@@ -7,9 +7,9 @@ use super::problem::{Problems, cited, did_you_mean};
 use super::reader::Paths;
 use super::reader::value::{Fields, Keys, Value, meant};
 
-pub(super) const ENTRY_UNVERSIONED: [&str; 2] = ["name", "value"];
+pub(crate) const ENTRY_UNVERSIONED: [&str; 2] = ["name", "value"];
 pub(super) const ENTRY_V1: [&str; 3] = ["name", "value", "valueFrom"];
-pub(super) const ENTRY_V2: [&str; 4] = ["name", "value", "valueFrom", "as"];
+pub(crate) const ENTRY_V2: [&str; 4] = ["name", "value", "valueFrom", "as"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EnvFormat {

@@ -12,12 +12,12 @@ use super::{
     Action, EventMatcher, EventPattern, JobConfig, JsonPathFilter, Root, Task, task_fields,
 };
 
-pub(super) const CONFIG: [&str; 2] = ["apiVersion", "actions"];
-pub(super) const ACTION: [&str; 4] = ["name", "silent", "events", "tasks"];
-pub(super) const EVENT: [&str; 2] = ["name", "jsonpath"];
-pub(super) const FILTER: [&str; 2] = ["property", "match"];
+pub(crate) const CONFIG: [&str; 2] = ["apiVersion", "actions"];
+pub(crate) const ACTION: [&str; 4] = ["name", "silent", "events", "tasks"];
+pub(crate) const EVENT: [&str; 2] = ["name", "jsonpath"];
+pub(crate) const FILTER: [&str; 2] = ["property", "match"];
 const TASK_V1: [&str; 6] = ["name", "image", "cmd", "files", "env", "resources"];
-pub(super) const TASK_V2: [&str; 15] = [
+pub(crate) const TASK_V2: [&str; 15] = [
     "name",
     "image",
     "imagePullPolicy",
