@@ -27,6 +27,32 @@ use json_path::JsonPath;
 /// What editors check and complete a config of `apiVersion: v2` with.
 pub(crate) const SCHEMA: &str = include_str!("job_config/schema.json");
 
+/// Where the schema has the names that the reader takes.
+#[cfg(test)]
+pub(crate) fn schema_names() -> [(&'static str, &'static [&'static str]); 11] {
+    use task_fields::{AMOUNTS, CAPABILITIES, RESOURCES, SECCOMP_PROFILE, SECURITY_CONTEXT};
+
+    [
+        ("", &versioned::CONFIG),
+        ("/$defs/action", &versioned::ACTION),
+        ("/$defs/event", &versioned::EVENT),
+        ("/$defs/event/properties/jsonpath", &versioned::FILTER),
+        ("/$defs/task", &versioned::TASK_V2),
+        ("/$defs/variable", &variables::ENTRY_V2),
+        ("/$defs/task/properties/resources", &RESOURCES),
+        ("/$defs/amounts", &AMOUNTS),
+        ("/$defs/securityContext", &SECURITY_CONTEXT),
+        (
+            "/$defs/securityContext/properties/capabilities",
+            &CAPABILITIES,
+        ),
+        (
+            "/$defs/securityContext/properties/seccompProfile",
+            &SECCOMP_PROFILE,
+        ),
+    ]
+}
+
 /// A config that was read without an error. Each part knows the line of the file where it stands, from 1.
 #[derive(Debug, Default)]
 pub(crate) struct JobConfig {

@@ -73,7 +73,12 @@ pub(crate) fn main(settings: &LintSettings) -> anyhow::Result<Exit> {
     lint(settings, &mut stdout.lock(), coloured).context("cannot write the results")
 }
 
-fn lint(settings: &LintSettings, to: &mut dyn Write, coloured: bool) -> io::Result<Exit> {
+/// Writes the problems of all files.
+pub(crate) fn lint(
+    settings: &LintSettings,
+    to: &mut dyn Write,
+    coloured: bool,
+) -> io::Result<Exit> {
     let mut output = Output::new(settings.output, coloured);
     let mut refused = false;
     for path in &settings.files {
@@ -178,6 +183,3 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     }
     written
 }
-
-#[cfg(test)]
-mod tests;

@@ -156,7 +156,8 @@ impl Output {
         };
         let colon = if problem.path.is_empty() { "" } else { ": " };
         let title = format!("{}{colon}{}", problem.path, problem.message);
-        let group = Group::with_title(level.primary_title(title));
+        // The continued lines stand below the first word.
+        let group = Group::with_title(level.primary_title(wrapped(&title, "warning: ".len())));
         let group = match problem.place {
             None => group.element(Origin::path(file)),
             Some(place) => {
@@ -168,10 +169,29 @@ impl Output {
         };
         let group = match &problem.help {
             None => group,
-            Some(help) => group.element(Level::HELP.message(help.trim_end())),
+            // What is to be copied stays as it is.
+            Some(help) if help.contains('\n') => {
+                group.element(Level::HELP.message(help.trim_end()))
+            }
+            Some(help) => group.element(Level::HELP.message(wrapped(help, "   = help: ".len()))),
         };
         self.renderer().render(&[group])
     }
+}
+
+/// Broken at blanks so that it fits a terminal, `before` columns of which are taken.
+fn wrapped(text: &str, before: usize) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= WIDTH - before => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 /// The lines of a place, and the bytes of them that are meant.

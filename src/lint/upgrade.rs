@@ -26,7 +26,7 @@ pub(crate) struct Upgraded {
 }
 
 /// None for what is in that format; an error says why it cannot be done.
-pub(super) fn upgrade(text: &str, examined: &Examined) -> Result<Option<Upgraded>, String> {
+pub(crate) fn upgrade(text: &str, examined: &Examined) -> Result<Option<Upgraded>, String> {
     let (Some(config), Some(format)) = (&examined.config, examined.format) else {
         return Err("the config is not valid".into());
     };

@@ -8,7 +8,7 @@ fn error(text: &str) -> String {
     read(text.as_bytes()).unwrap_err().to_string()
 }
 
-const FIRST_README: &str = include_str!("../../tests/configs/first-readme.yaml");
+const FIRST_README: &str = include_str!("../../tests/configs/valid/first-readme.yaml");
 
 #[test]
 fn the_config_of_the_first_readme_is_read() {
@@ -21,7 +21,7 @@ fn the_config_of_the_first_readme_is_read() {
 
 #[test]
 fn every_field_of_v2_is_read() {
-    let read = read(include_bytes!("../../tests/configs/every-field.yaml")).unwrap();
+    let read = read(include_bytes!("../../tests/configs/valid/every-field.yaml")).unwrap();
     assert!(read.warnings.is_empty());
     assert!(read.config.actions[0].silent);
     // What becomes of each field is the Job manifest's test.

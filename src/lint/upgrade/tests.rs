@@ -172,7 +172,9 @@ actions:
           - {image: i, env: *env}
     =====
     refused: its layout is too unusual to be changed by a program (while parsing node, found unknown anchor)=====
-    refused: its layout is too unusual to be changed by a program (mapping values are not allowed in this context)=====
+    apiVersion: v2
+    actions: [{tasks: [] }, { }]
+    =====
     ﻿apiVersion: v2
     actions: []=====
     as it is=====
