@@ -1,7 +1,7 @@
 //! The text of job/config.yaml → [`JobConfig`], or everything that is wrong with it.
 //!
 //! `serve` and `lint` read with the same function, so that one takes what the other takes. The text is
-//! untrusted: bytes, nodes, depth, aliases, actions, tasks and costly JSONPaths are bounded, far above
+//! untrusted: bytes, nodes, depth, aliases, actions, tasks and costly paths are bounded, far above
 //! any config that people write.
 
 pub(super) mod value;
@@ -188,7 +188,7 @@ fn bounded<'n>(mut items: Vec<Value<'n>>, problems: &mut Problems) -> Vec<Value<
     items
 }
 
-/// Counts the JSONPaths of a config that cost much.
+/// Counts the paths of a config that cost much.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
     lists: usize,

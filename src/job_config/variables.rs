@@ -117,7 +117,7 @@ fn from(
             if let Some(text) = text {
                 text.text(problems);
             }
-            let (allowed, names): (&str, &[&str]) = match format {
+            let (expected, known): (&str, &[&str]) = match format {
                 EnvFormat::V2 => (
                     "`event`, `secret` or `string`",
                     &["event", "secret", "string"],
@@ -129,11 +129,11 @@ fn from(
             let (_, name) = named?;
             let help = match (other, format) {
                 ("string", EnvFormat::V1) => Some("`string` needs `apiVersion: v2`".into()),
-                _ => meant(other, names),
+                _ => meant(other, known),
             };
             // The first half is the original's text.
             let message = format!(
-                "could not add env with name {name}, unknown valueFrom {}: expected {allowed}",
+                "could not add env with name {name}, unknown valueFrom {}: expected {expected}",
                 cited(other)
             );
             let at = value_from.as_ref().unwrap_or(entry);

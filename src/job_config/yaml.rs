@@ -4,6 +4,7 @@
 //! text costs an error. What a node means is the reader's to say.
 
 mod build;
+mod merge;
 
 pub(crate) use build::parse;
 

@@ -37,7 +37,7 @@ pub(crate) struct Output {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Line<'a> {
+struct Told<'a> {
     file: &'a str,
     line: Option<u32>,
     column: Option<u32>,
@@ -100,7 +100,7 @@ impl Output {
                 writeln!(to, "{}\n", self.renderer().render(&note))
             }
             Form::Json => {
-                let line = Line {
+                let line = Told {
                     file,
                     line: None,
                     column: None,
@@ -238,7 +238,7 @@ fn name(severity: Severity) -> &'static str {
 
 fn json(file: &str, text: &str, problem: &Problem) -> io::Result<String> {
     let end = problem.place.map(|place| end(text, place));
-    let line = Line {
+    let line = Told {
         file,
         line: problem.place.map(|place| place.line),
         column: problem.place.map(|place| place.column),

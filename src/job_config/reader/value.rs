@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::fmt::Display;
 
 use crate::job_config::problem::{Problem, Problems, cited, did_you_mean, quoted};
-use crate::job_config::yaml::{Entry, Kind, Node, Span, Tag};
+use crate::job_config::yaml::{Entry, Kind, Node, Scalar, Span, Tag};
 
 /// A value with its path, such as `actions[0].tasks[2].image`.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ impl<'n> Value<'n> {
     }
 
     pub(in crate::job_config) fn boolean(&self, problems: &mut Problems) -> Option<bool> {
-        let boolean = self.node.as_scalar().and_then(|scalar| scalar.boolean());
+        let boolean = self.node.as_scalar().and_then(Scalar::boolean);
         if boolean.is_none() {
             problems.add(self.error("expected `true` or `false`"));
         }
@@ -119,10 +119,7 @@ impl<'n> Value<'n> {
         expected: &str,
         problems: &mut Problems,
     ) -> Option<i128> {
-        let number = self
-            .node
-            .as_scalar()
-            .and_then(|scalar| scalar.whole_number());
+        let number = self.node.as_scalar().and_then(Scalar::whole_number);
         if number.is_none() {
             problems.add(self.error(format!("expected {expected}")));
         }

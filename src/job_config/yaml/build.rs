@@ -1,16 +1,16 @@
 //! Events of the parser → nodes, within bounds that are far above any config that people write.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use granit_parser::{Event, Options, Parser, ScalarStyle, StructureStyle};
 
-use super::{Entry, Kind, Layout, Mapping, Node, Scalar, Span, Style, Tag, YamlError};
+use super::{Entry, Kind, Layout, Mapping, Node, Scalar, Span, Style, Tag, YamlError, merge};
 
 const MAX_NODES: usize = 20_000;
 /// Of lists and mappings in each other, those behind aliases as well.
 const MAX_DEPTH: usize = 32;
 /// And as many anchors and merge keys.
-const MAX_ALIASES: usize = 200;
+pub(super) const MAX_ALIASES: usize = 200;
 /// What all aliases together stand for.
 const MAX_REPEATED_NODES: usize = 10_000;
 const MAX_SCALAR_BYTES: usize = 1 << 20;
@@ -152,7 +152,7 @@ impl<'t> Builder<'t> {
             anchor,
             height: 0,
         });
-        self.within(self.open.len(), MAX_DEPTH, "levels", span)
+        within(self.open.len(), MAX_DEPTH, "levels", span)
     }
 
     fn end(&mut self, end: Span) -> Result<(), YamlError> {
@@ -182,7 +182,7 @@ impl<'t> Builder<'t> {
             OpenKind::Mapping {
                 entries, layout, ..
             } => Kind::Mapping(Mapping {
-                entries: self.merged(entries)?,
+                entries: merge::merged(entries, &mut self.spent.merges)?,
                 layout,
             }),
         };
@@ -212,7 +212,7 @@ impl<'t> Builder<'t> {
             };
             // Anchors in anchors are copied again and again.
             self.spent.copied += nodes;
-            self.within(self.spent.copied, 2 * MAX_NODES, "anchors", span)?;
+            within(self.spent.copied, 2 * MAX_NODES, "anchors", span)?;
             self.anchors.insert(anchor, anchored);
         }
         self.place(node, height)
@@ -220,7 +220,7 @@ impl<'t> Builder<'t> {
 
     fn place(&mut self, node: Node, height: usize) -> Result<(), YamlError> {
         let (depth, span) = (self.open.len() + height, node.extent());
-        self.within(depth, MAX_DEPTH, "levels", span)?;
+        within(depth, MAX_DEPTH, "levels", span)?;
         let Some(parent) = self.open.last_mut() else {
             self.root = Some(node);
             return Ok(());
@@ -243,7 +243,7 @@ impl<'t> Builder<'t> {
     fn alias(&mut self, id: usize, span: Span) -> Result<(), YamlError> {
         self.behind = self.behind.max(span.end);
         self.spent.aliases += 1;
-        self.within(self.spent.aliases, MAX_ALIASES, "aliases", span)?;
+        within(self.spent.aliases, MAX_ALIASES, "aliases", span)?;
         let Some(anchored) = self.anchors.get(&id) else {
             let message = "this alias stands for a value that it is a part of".into();
             return Err(YamlError { span, message });
@@ -261,58 +261,19 @@ impl<'t> Builder<'t> {
     fn spend_node(&mut self, anchor: usize, span: Span) -> Result<(), YamlError> {
         self.spent.nodes += 1;
         self.spent.anchors += usize::from(anchor != 0);
-        self.within(self.spent.nodes, MAX_NODES, "values", span)?;
-        self.within(self.spent.anchors, MAX_ALIASES, "anchors", span)?;
-        self.within(self.spent.bytes, MAX_SCALAR_BYTES, "bytes", span)
-    }
-
-    fn within(&self, spent: usize, most: usize, what: &str, span: Span) -> Result<(), YamlError> {
-        if spent <= most {
-            return Ok(());
-        }
-        Err(too_much(what, span))
-    }
-
-    /// Works `<<` in: a mapping's own keys win, then the first of those that are merged.
-    fn merged(&mut self, entries: Vec<Entry>) -> Result<Vec<Entry>, YamlError> {
-        let is_merge = |entry: &Entry| {
-            let key = entry.key.as_scalar();
-            key.is_some_and(|key| {
-                let tagged = matches!(&key.tag, Tag::Typed(tag) if tag == "!!merge");
-                key.text == "<<" && (tagged || key.tag == Tag::None && key.style == Style::Plain)
-            })
-        };
-        if !entries.iter().any(is_merge) {
-            return Ok(entries);
-        }
-        let (merges, mut entries): (Vec<Entry>, Vec<Entry>) =
-            entries.into_iter().partition(is_merge);
-        let mut names: HashSet<String> = entries
-            .iter()
-            .filter_map(|entry| entry.name().map(str::to_owned))
-            .collect();
-        for merge in merges {
-            self.spent.merges += 1;
-            self.within(self.spent.merges, MAX_ALIASES, "merge keys", merge.key.span)?;
-            let mut found = Vec::new();
-            collect(merge.value, &mut found)?;
-            for entry in found {
-                let name = entry.name().map(str::to_owned);
-                if name.is_none_or(|name| names.insert(name)) {
-                    entries.push(Entry {
-                        merged: true,
-                        ..entry
-                    });
-                }
-            }
-        }
-        Ok(entries)
+        within(self.spent.nodes, MAX_NODES, "values", span)?;
+        within(self.spent.anchors, MAX_ALIASES, "anchors", span)?;
+        within(self.spent.bytes, MAX_SCALAR_BYTES, "bytes", span)
     }
 
     fn span(&self, at: &granit_parser::Span) -> Span {
         let offset = |marker: &granit_parser::Marker| {
-            let offset = marker.byte_offset().unwrap_or(self.text.len());
-            self.text.floor_char_boundary(offset)
+            let mut offset = marker.byte_offset().unwrap_or(self.text.len());
+            // The parser's offsets are trusted with the message, not with a panic.
+            while !self.text.is_char_boundary(offset) {
+                offset = offset.saturating_sub(1).min(self.text.len());
+            }
+            offset
         };
         let (start, end) = (offset(&at.start), offset(&at.end));
         let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
@@ -358,6 +319,13 @@ impl<'t> Builder<'t> {
     }
 }
 
+pub(super) fn within(spent: usize, most: usize, what: &str, span: Span) -> Result<(), YamlError> {
+    if spent <= most {
+        return Ok(());
+    }
+    Err(too_much(what, span))
+}
+
 fn too_much(what: &str, span: Span) -> YamlError {
     YamlError {
         span,
@@ -368,37 +336,6 @@ fn too_much(what: &str, span: Span) -> YamlError {
     }
 }
 
-/// The entries of a mapping, or of a list of mappings, that a merge key names.
-fn collect(value: Node, found: &mut Vec<Entry>) -> Result<(), YamlError> {
-    let span = value.extent();
-    match value.kind {
-        Kind::Mapping(mapping) => {
-            // Of a repeated key the last counts.
-            let mut seen = HashSet::new();
-            let mut entries = mapping.entries;
-            entries.reverse();
-            entries.retain(|entry| {
-                entry.merged || entry.name().is_none_or(|name| seen.insert(name.to_owned()))
-            });
-            entries.reverse();
-            found.extend(entries);
-        }
-        Kind::Sequence(items) => {
-            for item in items {
-                collect(item, found)?;
-            }
-        }
-        Kind::Scalar(scalar) if scalar.is_null() => {}
-        Kind::Scalar(_) => {
-            return Err(YamlError {
-                span,
-                message: "expected a mapping, or a list of mappings, for `<<`".into(),
-            });
-        }
-    }
-    Ok(())
-}
-
 fn tag_of(tag: &granit_parser::Tag) -> Tag {
     match tag.suffix_in_namespace("tag:yaml.org,2002:").as_deref() {
         Some("str") => Tag::Text,
@@ -406,10 +343,9 @@ fn tag_of(tag: &granit_parser::Tag) -> Tag {
         Some(
             kind @ ("int" | "float" | "bool" | "binary" | "timestamp" | "seq" | "map" | "merge"),
         ) => Tag::Typed(format!("!!{kind}")),
-        Some(_) => Tag::None,
         // The tag for "no plain scalar's meaning".
         None if tag.handle().is_empty() && tag.suffix() == "!" => Tag::Text,
-        None => Tag::None,
+        _ => Tag::None,
     }
 }
 

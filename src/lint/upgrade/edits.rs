@@ -146,25 +146,20 @@ impl<'t> Edits<'t> {
             }
             let (last, next) = (index - 1, (index < own.len()).then_some(index));
             let (_, before) = self.line_of(start(first));
-            let (from, to) = match (mapping.layout, next) {
-                (Layout::Flow, Some(next)) => (start(first), start(next)),
-                (Layout::Flow, None) if first > 0 => (end(first - 1), end(last)),
-                (Layout::Flow, None) => (start(first), end(last)),
-                (Layout::Block, _) if before.trim().is_empty() => {
+            let in_lines = mapping.layout == Layout::Block && before.trim().is_empty();
+            match (mapping.layout, next) {
+                _ if in_lines => {
                     for index in first..=last {
                         let (from, _) = self.line_of(start(index));
                         self.replace(from, self.lines_end(end(index)), "");
                     }
-                    continue;
                 }
-                // The first key of a list's item stands behind the dash.
-                (Layout::Block, Some(next)) => (start(first), start(next)),
-                (Layout::Block, None) => {
-                    self.replace(start(first), end(last), "{}");
-                    continue;
-                }
-            };
-            self.replace(from, to, "");
+                // In a block, the first key of a list's item, which stands behind the dash.
+                (_, Some(next)) => self.replace(start(first), start(next), ""),
+                (Layout::Flow, None) if first > 0 => self.replace(end(first - 1), end(last), ""),
+                (Layout::Flow, None) => self.replace(start(first), end(last), ""),
+                (Layout::Block, None) => self.replace(start(first), end(last), "{}"),
+            }
         }
     }
 

@@ -71,11 +71,9 @@ actions:
     "#);
 }
 
-#[test]
-fn other_layouts_are_upgraded_as_well() {
-    let report = [
-        // The second format, its keys behind dashes and repeated.
-        "\
+const OTHERS: [&str; 11] = [
+    // The second format, its keys behind dashes and repeated.
+    "\
 ---
 other: 1
 actions:
@@ -96,23 +94,25 @@ actions:
         $.data.x
       name: A
 ",
-        // One line.
-        "{actions: [{event: t, jsonpath: {match: a, property: '$.test.x', foo: 1}, tasks: [{image: i, env: [{name: A, value: $.type}]}]}]}\n",
-        "actions: [{foo: 1, event: a*b}, {events: [], event: , tasks: [{image: i, foo: 1}]}]",
-        // Windows.
-        "actions:\r\n- jsonpath:\r\n    property: $.x\r\n  event: t\r\n  tasks: []\r\n",
-        // v1
-        "# v1\napiVersion: \"v1\" # old\nactions:\n  - tasks:\n      - {image: i, cmd: 'sh -c \"exit 1\"', env: [{name: A, value: $.x, valueFrom: event}]}\n",
-        // Aliases.
-        "actions:\n  - event: t\n    tasks:\n      - &base\n        image: i\n        cmd: a b\n        env: &env\n          - name: A\n            value: $.data.x\n      - <<: *base\n        name: b\n      - {image: i, env: *env}\n",
-        "x: &e {name: A, value: $.data.x}\nactions: [{tasks: [{image: i, env: [*e]}]}]\n",
-        "apiVersion:\nactions: [{tasks: [], event: }, {event: }]\n",
-        "\u{feff}actions: []",
-        "apiVersion: v2\nactions: []\n",
-        "# nothing\n",
-    ]
-    .map(upgraded)
-    .join("=====\n");
+    // One line.
+    "{actions: [{event: t, jsonpath: {match: a, property: '$.test.x', foo: 1}, tasks: [{image: i, env: [{name: A, value: $.type}]}]}]}\n",
+    "actions: [{foo: 1, event: a*b}, {events: [], event: , tasks: [{image: i, foo: 1}]}]",
+    // Windows.
+    "actions:\r\n- jsonpath:\r\n    property: $.x\r\n  event: t\r\n  tasks: []\r\n",
+    // v1
+    "# v1\napiVersion: \"v1\" # old\nactions:\n  - tasks:\n      - {image: i, cmd: 'sh -c \"exit 1\"', env: [{name: A, value: $.x, valueFrom: event}]}\n",
+    // Aliases.
+    "actions:\n  - event: t\n    tasks:\n      - &base\n        image: i\n        cmd: a b\n        env: &env\n          - name: A\n            value: $.data.x\n      - <<: *base\n        name: b\n      - {image: i, env: *env}\n",
+    "x: &e {name: A, value: $.data.x}\nactions: [{tasks: [{image: i, env: [*e]}]}]\n",
+    "apiVersion:\nactions: [{tasks: [], event: }, {event: }]\n",
+    "\u{feff}actions: []",
+    "apiVersion: v2\nactions: []\n",
+    "# nothing\n",
+];
+
+#[test]
+fn other_layouts_are_upgraded_as_well() {
+    let report = OTHERS.map(upgraded).join("=====\n");
     insta::assert_snapshot!(report, @r"
     ---
     apiVersion: v2
