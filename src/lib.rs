@@ -22,7 +22,7 @@
 //! # Invariants
 //!
 //! 1. `event`, `job_config`, `policy`, `resolve`, `run` and `report` do no I/O, are not async, and name
-//!    neither kube, axum nor reqwest.
+//!    neither kube, axum nor reqwest. So do the modules below `lint`.
 //! 2. Only `cluster` names Kubernetes, only `keptn` sends HTTP requests, only `endpoint` answers them.
 //!    `cli` and `serve` see all, to wire them.
 //! 3. Calls go one way: endpoint → admission → executor → cluster, keptn.
@@ -56,8 +56,9 @@ mod cluster;
 mod keptn;
 
 mod init_container;
-mod lint;
 mod telemetry;
+
+mod lint;
 
 pub use cli::main;
 

@@ -82,7 +82,9 @@ impl Upgrade<'_> {
                 let (start, end) = (version.key.extent().start, self.edits.end_of(version));
                 self.edits.replace(start, end, "apiVersion: v2");
             }
-            None => self.edits.insert_first(mapping, "apiVersion: v2"),
+            None => self
+                .edits
+                .insert_first(mapping, tree.span, "apiVersion: v2"),
         }
         self.drop_ignored(tree, &versioned::CONFIG, &[]);
         for action in tree.get("actions").map_or(&[][..], Node::items) {

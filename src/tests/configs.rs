@@ -13,6 +13,7 @@ use crate::job_config::reader::{self, Format};
 use crate::job_config::yaml::{self, Kind, Node, Scalar, Style};
 use crate::job_config::{self, schema_names};
 use crate::lint;
+use crate::lint::output::{Form, Output};
 
 fn directory(kind: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -95,6 +96,103 @@ fn a_valid_config_of_an_older_format_can_be_upgraded() {
             );
         }
     }
+}
+
+/// Words, lines and signs of a text, changed at random.
+fn mutated(text: &str, random: &mut fastrand::Rng) -> String {
+    const WORDS: [&str; 22] = [
+        "~",
+        "",
+        "{}",
+        "[]",
+        "[~]",
+        "x: y",
+        "yes",
+        "010",
+        "!!null x",
+        "&a b",
+        "*a",
+        "|\n  x\n",
+        "<<",
+        "name",
+        "event",
+        "events",
+        "jsonpath",
+        "env",
+        "value",
+        "v1",
+        "a'b \"c\"",
+        "漢\u{1}",
+    ];
+    const SIGNS: [&str; 14] = [
+        "\n", " ", ":", "- ", "[", "]", "{", "}", ",", "#", "'", "\t", "\r\n", "\u{feff}",
+    ];
+
+    let mut text = text.to_owned();
+    for _ in 0..random.usize(1..4) {
+        let ends: Vec<usize> = text.char_indices().map(|(start, _)| start).collect();
+        let Some(&start) = random.choice(&ends) else {
+            return text;
+        };
+        let rest = &text[start..];
+        let word = rest
+            .find(|end: char| !end.is_alphanumeric())
+            .unwrap_or(rest.len());
+        match random.u8(..4) {
+            0 | 1 => text.replace_range(start..start + word, random.choice(WORDS).unwrap_or("")),
+            2 => text.insert_str(start, random.choice(SIGNS).unwrap_or("")),
+            _ => {
+                let mut lines: Vec<&str> = text.lines().collect();
+                let line = random.usize(..lines.len());
+                let repeated = lines[line];
+                if random.bool() {
+                    lines.insert(line, repeated);
+                } else {
+                    lines.remove(line);
+                }
+                text = lines.join("\n") + "\n";
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn no_text_is_too_odd_for_lint() {
+    let rounds = std::env::var("LINT_ROUNDS").ok();
+    let rounds = rounds.and_then(|rounds| rounds.parse().ok()).unwrap_or(300);
+    let mut random = fastrand::Rng::with_seed(rounds);
+    let corpus = [configs("valid"), configs("invalid")].concat();
+    let (mut upgraded, mut refused) = (0, 0);
+    for _ in 0..rounds {
+        let (_, bytes) = random.choice(&corpus).unwrap();
+        let text = mutated(std::str::from_utf8(bytes).unwrap(), &mut random);
+        let valid = reader::read(text.as_bytes()).is_ok();
+        assert_eq!(lint_of(text.as_bytes()).is_empty(), valid, "{text}");
+        for form in [Form::Text, Form::Json, Form::Github] {
+            let problems = lint::problems(text.as_bytes());
+            let mut output = Output::new(form, true);
+            output
+                .problems("x", text.as_bytes(), &problems, &mut Vec::new())
+                .unwrap();
+        }
+        if !valid {
+            continue;
+        }
+        match lint::upgrade::upgrade(&text, &reader::examine(text.as_bytes())) {
+            Ok(None) => {}
+            Ok(Some(_)) => upgraded += 1,
+            Err(reason) => {
+                refused += 1;
+                println!("{reason}\n{text}\n");
+            }
+        }
+    }
+    // Far most layouts are no problem.
+    assert!(
+        upgraded >= 10 * refused,
+        "{upgraded} upgraded, {refused} refused"
+    );
 }
 
 /// What a JSON Schema sees of YAML: the types of YAML 1.2, which is what editors read.

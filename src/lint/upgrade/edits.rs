@@ -1,6 +1,6 @@
 //! Changes to a text that are collected by place and made in one go.
 
-use crate::job_config::yaml::{Entry, Layout, Mapping};
+use crate::job_config::yaml::{Entry, Layout, Mapping, Span};
 
 #[derive(Debug)]
 pub(super) struct Edits<'t> {
@@ -40,9 +40,9 @@ impl<'t> Edits<'t> {
     }
 
     /// A new first entry.
-    pub(super) fn insert_first(&mut self, mapping: &Mapping, entry: &str) {
+    pub(super) fn insert_first(&mut self, mapping: &Mapping, of: Span, entry: &str) {
         let Some(first) = mapping.entries.iter().find(|entry| !entry.merged) else {
-            return;
+            return self.replace(of.start, of.end, &format!("{{{entry}}}"));
         };
         let start = first.key.extent().start;
         match mapping.layout {
@@ -109,13 +109,12 @@ impl<'t> Edits<'t> {
     }
 
     /// The text of an entry with the changes within it, which are made no more. In a block it goes to the
-    /// end of its last line.
+    /// end of its last line, with the newline.
     pub(super) fn cut(&mut self, layout: Layout, entry: &Entry) -> String {
         let (start, end) = (entry.key.extent().start, self.end_of(entry));
         let end = match layout {
             Layout::Flow => end,
-            Layout::Block if self.text[..end].ends_with('\n') => end,
-            Layout::Block => self.line_end(end),
+            Layout::Block => self.lines_end(end),
         };
         let within = |edit: &Edit| start <= edit.start && edit.end <= end;
         let (inner, outer) = std::mem::take(&mut self.edits)
@@ -157,8 +156,13 @@ impl<'t> Edits<'t> {
                 // In a block, the first key of a list's item, which stands behind the dash.
                 (_, Some(next)) => self.replace(start(first), start(next), ""),
                 (Layout::Flow, None) if first > 0 => self.replace(end(first - 1), end(last), ""),
-                (Layout::Flow, None) => self.replace(start(first), end(last), ""),
-                (Layout::Block, None) => self.replace(start(first), end(last), "{}"),
+                (Layout::Flow, None) if self.text[..start(first)].trim_end().ends_with('{') => {
+                    self.replace(start(first), end(last), "");
+                }
+                // An entry without braces: `[a: b]` is `[{a: b}]`.
+                (Layout::Flow | Layout::Block, None) => {
+                    self.replace(start(first), end(last), "{}");
+                }
             }
         }
     }
@@ -173,13 +177,14 @@ impl<'t> Edits<'t> {
         edits.sort();
         // What an alias stands for is changed once.
         edits.dedup();
-        let removals: Vec<(usize, usize)> = edits
+        let ranges: Vec<(usize, usize)> = edits
             .iter()
-            .filter(|edit| edit.text.is_empty() && edit.start < edit.end)
+            .filter(|edit| edit.start < edit.end)
             .map(|edit| (edit.start, edit.end))
             .collect();
+        // Changes within what is removed or replaced.
         let gone = |edit: &Edit| {
-            removals.iter().any(|&(start, end)| {
+            ranges.iter().any(|&(start, end)| {
                 let is_other = (start, end) != (edit.start, edit.end);
                 let inside = start <= edit.start && edit.end <= end;
                 let before = edit.start == edit.end && edit.start == start;
@@ -203,7 +208,11 @@ impl<'t> Edits<'t> {
     /// Where the line begins, and what of it stands before the offset.
     fn line_of(&self, offset: usize) -> (usize, &'t str) {
         let text: &'t str = self.text;
-        let start = text[..offset].rfind('\n').map_or(0, |end| end + 1);
+        let mut start = text[..offset].rfind('\n').map_or(0, |end| end + 1);
+        // A byte order mark takes no column.
+        if text[start..offset].starts_with('\u{feff}') {
+            start += '\u{feff}'.len_utf8();
+        }
         (start, &text[start..offset])
     }
 

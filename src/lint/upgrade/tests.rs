@@ -71,7 +71,7 @@ actions:
     "#);
 }
 
-const OTHERS: [&str; 11] = [
+const OTHERS: [&str; 14] = [
     // The second format, its keys behind dashes and repeated.
     "\
 ---
@@ -106,6 +106,9 @@ actions:
     "x: &e {name: A, value: $.data.x}\nactions: [{tasks: [{image: i, env: [*e]}]}]\n",
     "apiVersion:\nactions: [{tasks: [], event: }, {event: }]\n",
     "\u{feff}actions: []",
+    "{}\n",
+    "\u{feff}other: 1\nactions: [x: y]\n",
+    "actions:\n- event: t\n  jsonpath:\n    property: x\n    mtch: y\n",
     "apiVersion: v2\nactions: []\n",
     "# nothing\n",
 ];
@@ -177,6 +180,21 @@ fn other_layouts_are_upgraded_as_well() {
     =====
     ﻿apiVersion: v2
     actions: []=====
+    {apiVersion: v2}
+    =====
+    ﻿apiVersion: v2
+    actions: [{}]
+    removed `other` in line 1
+    removed `x` in line 2
+    =====
+    apiVersion: v2
+    actions:
+    - events:
+        - name: t
+          jsonpath:
+            property: $.data.x
+    removed `mtch` in line 5
+    =====
     as it is=====
     as it is
     ");
