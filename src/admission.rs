@@ -19,7 +19,8 @@ use crate::cluster::{Cluster, Sighting};
 use crate::event::Event;
 use crate::event::answer::Verdict;
 use crate::executor::{Begun, Claim, Runs};
-use crate::job_config::reader::{self, CONFIG_URI, ConfigError};
+use crate::job_config::problem::ConfigErrors;
+use crate::job_config::reader::{self, CONFIG_URI};
 use crate::keptn::answers::Sent;
 use crate::keptn::event_store::{LAG, Stored};
 use crate::keptn::resources::Resources;
@@ -176,7 +177,7 @@ impl Admission {
         event: &Arc<Event>,
         arrived: Timestamp,
         config: Config,
-    ) -> Result<Option<Run>, ConfigError> {
+    ) -> Result<Option<Run>, ConfigErrors> {
         // The semaphore is never closed.
         let permit = Arc::clone(&self.under_way.searches)
             .acquire_owned()
@@ -200,7 +201,7 @@ impl Admission {
         event: &Event,
         arrived: Timestamp,
         config: &Config,
-    ) -> Result<Option<Run>, ConfigError> {
+    ) -> Result<Option<Run>, ConfigErrors> {
         let read = reader::read(&config.bytes)?;
         for warning in &read.warnings {
             warn!(level = ?config.level, "{warning}");

@@ -5,14 +5,15 @@ mod desk;
 mod settings;
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::local::story::RunResult;
-use crate::{init_container, local, serve};
+use crate::{init_container, job_config, lint, local, serve};
 pub(crate) use desk::{DeskSettings, RunSettings};
-pub(crate) use settings::{InitSettings, ServeSettings, TaskSettings};
+pub(crate) use settings::{InitSettings, LintSettings, ServeSettings, TaskSettings};
 
 /// Runs container images as Kubernetes Jobs in answer to Keptn events.
 #[derive(Debug, Parser)]
@@ -28,23 +29,30 @@ enum Command {
     Serve(Box<ServeSettings>),
     /// Run one event from start to end, without a cluster.
     Run(Box<RunSettings>),
+    /// Say what is wrong with job/config.yaml, before an event comes.
+    Lint(LintSettings),
+    /// Print the JSON Schema of job/config.yaml, for editors.
+    Schema,
     /// Put the files of one task into /keptn (what a Job's init container does).
     Init(Box<InitSettings>),
 }
 
-/// What the commands tell their caller; an unexpected error is 1, too.
+/// How a command ended, as its exit code says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ExitStatus {
+pub(crate) enum Exit {
     Succeeded = 0,
+    /// The command, or what it was asked to do, failed.
     Errored = 1,
+    /// A file is invalid or cannot be read; clap uses it for a wrong command line.
     BadInput = 2,
+    /// No action matches the event.
     NothingMatched = 3,
     /// 128 + SIGINT.
     Interrupted = 130,
 }
 
-impl ExitStatus {
-    fn of_run(result: RunResult) -> Self {
+impl From<RunResult> for Exit {
+    fn from(result: RunResult) -> Self {
         match result {
             RunResult::Succeeded => Self::Succeeded,
             RunResult::Errored => Self::Errored,
@@ -52,6 +60,12 @@ impl ExitStatus {
             RunResult::NothingMatched => Self::NothingMatched,
             RunResult::Interrupted => Self::Interrupted,
         }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
     }
 }
 
@@ -65,19 +79,23 @@ pub fn main() -> ExitCode {
         Ok(command) => command,
         Err(error) => error.exit(),
     };
-    let succeeded = |()| ExitStatus::Succeeded;
     let result = match command {
-        Command::Serve(settings) => serve::main(&settings).map(succeeded),
-        Command::Run(settings) => local::run(&settings).map(ExitStatus::of_run),
-        Command::Init(settings) => init_container::main(*settings).map(succeeded),
+        Command::Serve(settings) => serve::main(&settings).map(|()| Exit::Succeeded),
+        Command::Run(settings) => local::run(&settings).map(Exit::from),
+        Command::Lint(settings) => lint::main(&settings),
+        Command::Schema => schema().map(|()| Exit::Succeeded),
+        Command::Init(settings) => init_container::main(*settings).map(|()| Exit::Succeeded),
     };
-    match result {
-        Ok(status) => ExitCode::from(status as u8),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let exit = result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        Exit::Errored
+    });
+    exit.into()
+}
+
+fn schema() -> anyhow::Result<()> {
+    std::io::stdout().write_all(job_config::SCHEMA.as_bytes())?;
+    Ok(())
 }
 
 fn command() -> Result<Cli, clap::Error> {
@@ -104,6 +122,15 @@ fn unset_where_empty(command: clap::Command) -> clap::Command {
 pub(crate) fn serve_settings(flags: &[String]) -> ServeSettings {
     match parsed("serve", flags) {
         Command::Serve(settings) => *settings,
+        _ => unreachable!(),
+    }
+}
+
+/// The settings of `lint` with these flags.
+#[cfg(test)]
+pub(crate) fn lint_settings(flags: &[String]) -> LintSettings {
+    match parsed("lint", flags) {
+        Command::Lint(settings) => settings,
         _ => unreachable!(),
     }
 }

@@ -1,26 +1,60 @@
 //! job/config.yaml: one model of a valid config, whichever of its four formats it was written in.
 //!
 //! Reading order: this model, [`matching`] (which actions an event asks for), [`json_path`], then
-//! [`reader`] (bytes → model, with every error at its line) over the parsers, one file a format.
+//! [`reader`] (bytes → model, or every [`problem`] with its place) over [`yaml`] (text → tree) and the
+//! formats, one file each.
 
 pub(crate) mod fields;
-mod first_formats;
+pub(crate) mod first_formats;
 pub(crate) mod json_path;
 pub(crate) mod matching;
+pub(crate) mod problem;
 pub(crate) mod reader;
-mod versioned;
+mod task_fields;
+pub(crate) mod variables;
+pub(crate) mod versioned;
+pub(crate) mod yaml;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use fields::{
-    EnvName, EnvVar, ImagePullPolicy, ObjectName, Property, ResourceUri, Resources,
-    SecurityContext, TtlSeconds,
+    EnvName, EnvVar, ImagePullPolicy, ObjectName, ResourceUri, Resources, SecurityContext,
+    TtlSeconds,
 };
 use json_path::JsonPath;
 
-/// A config that was read without an error.
-#[derive(Debug)]
+/// What editors check and complete a config of `apiVersion: v2` with.
+pub(crate) const SCHEMA: &str = include_str!("job_config/schema.json");
+
+/// Where the schema has the names that the reader takes.
+#[cfg(test)]
+pub(crate) fn schema_names() -> [(&'static str, &'static [&'static str]); 11] {
+    use task_fields::{AMOUNTS, CAPABILITIES, RESOURCES, SECCOMP_PROFILE, SECURITY_CONTEXT};
+
+    [
+        ("", &versioned::CONFIG),
+        ("/$defs/action", &versioned::ACTION),
+        ("/$defs/event", &versioned::EVENT),
+        ("/$defs/event/properties/jsonpath", &versioned::FILTER),
+        ("/$defs/task", &versioned::TASK_V2),
+        ("/$defs/variable", &variables::ENTRY_V2),
+        ("/$defs/task/properties/resources", &RESOURCES),
+        ("/$defs/amounts", &AMOUNTS),
+        ("/$defs/securityContext", &SECURITY_CONTEXT),
+        (
+            "/$defs/securityContext/properties/capabilities",
+            &CAPABILITIES,
+        ),
+        (
+            "/$defs/securityContext/properties/seccompProfile",
+            &SECCOMP_PROFILE,
+        ),
+    ]
+}
+
+/// A config that was read without an error. Each part knows the line of the file where it stands, from 1.
+#[derive(Debug, Default)]
 pub(crate) struct JobConfig {
     pub(crate) actions: Vec<Action>,
 }
@@ -35,12 +69,22 @@ pub(crate) struct Action {
     pub(crate) matchers: Vec<EventMatcher>,
     /// One after the other; the first that fails ends the action.
     pub(crate) tasks: Vec<Task>,
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for the command that explains a config")
+    )]
+    pub(crate) line: u32,
 }
 
 #[derive(Debug)]
 pub(crate) struct EventMatcher {
     pub(crate) event_type: EventPattern,
     pub(crate) filter: Option<JsonPathFilter>,
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for the command that explains a config")
+    )]
+    pub(crate) line: u32,
 }
 
 #[derive(Debug)]
@@ -51,22 +95,27 @@ pub(crate) enum EventPattern {
     Matching(Option<regex::Regex>),
 }
 
+impl EventPattern {
+    /// As it was written; empty for any type.
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::Exact(text) => text,
+            Self::Matching(pattern) => pattern.as_ref().map_or("", regex::Regex::as_str),
+        }
+    }
+}
+
 /// Holds if what the path finds equals the text.
 #[derive(Debug)]
 pub(crate) struct JsonPathFilter {
     pub(crate) property: JsonPath,
     pub(crate) root: Root,
     pub(crate) expected: String,
-}
-
-impl JsonPathFilter {
-    fn new(property: Property, expected: String, root: Root) -> Option<Self> {
-        Some(Self {
-            property: property.0?,
-            root,
-            expected,
-        })
-    }
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for the command that explains a config")
+    )]
+    pub(crate) line: u32,
 }
 
 /// What `$` stands for in a filter.
@@ -78,7 +127,7 @@ pub(crate) enum Root {
 }
 
 /// One Job.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Task {
     pub(crate) name: String,
     pub(crate) image: String,
@@ -88,7 +137,7 @@ pub(crate) struct Task {
     pub(crate) args: Vec<String>,
     pub(crate) working_dir: Option<String>,
     pub(crate) files: Vec<ResourceUri>,
-    pub(crate) env: Vec<(EnvName, EnvVar)>,
+    pub(crate) env: Vec<EnvEntry>,
     /// Present, even empty, it replaces all default resources.
     pub(crate) resources: Option<Resources>,
     /// Seconds that the Job may take.
@@ -99,4 +148,13 @@ pub(crate) struct Task {
     pub(crate) security_context: SecurityContext,
     pub(crate) service_account: Option<String>,
     pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) line: u32,
+}
+
+/// A variable of a task's container, or several from a Secret.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct EnvEntry {
+    pub(crate) name: EnvName,
+    pub(crate) source: EnvVar,
+    pub(crate) line: u32,
 }

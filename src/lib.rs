@@ -22,7 +22,7 @@
 //! # Invariants
 //!
 //! 1. `event`, `job_config`, `policy`, `resolve`, `run` and `report` do no I/O, are not async, and name
-//!    neither kube, axum nor reqwest.
+//!    neither kube, axum nor reqwest. So do the modules below `lint`.
 //! 2. Only `cluster` names Kubernetes, only `keptn` sends HTTP requests, only `endpoint` answers them.
 //!    `cli` and `serve` see all, to wire them.
 //! 3. Calls go one way: endpoint → admission → executor → cluster, keptn.
@@ -58,6 +58,8 @@ mod keptn;
 mod init_container;
 mod local;
 mod telemetry;
+
+mod lint;
 
 pub use cli::main;
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::event::Event;
 use crate::job_config::fields::{EnvName, EnvVar, Render, Resources};
 use crate::job_config::json_path::Found;
-use crate::job_config::{Action, Task};
+use crate::job_config::{Action, EnvEntry, Task};
 use crate::policy::Policy;
 use crate::run::{RunAction, RunId, RunTask, Variable, Work, job_name};
 
@@ -155,7 +155,7 @@ impl<'a> Resolver<'a> {
             variables: keptn,
             secrets: Vec::new(),
         };
-        for (name, source) in &task.env {
+        for EnvEntry { name, source, .. } in &task.env {
             let value = match source {
                 EnvVar::Literal(text) => text.clone(),
                 EnvVar::Secret(secret) => {

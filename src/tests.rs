@@ -6,6 +6,7 @@
 //! that the clock can be paused: hours of an outage take milliseconds. [`real_cluster`] runs the service
 //! against a real cluster.
 
+mod configs;
 mod endpoint;
 mod failures;
 mod faults;

@@ -5,6 +5,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 
 use crate::job_config::fields::{Image, ObjectName, Quantity, ResourceUri};
+use crate::lint::output;
 use crate::policy::ImageAllowList;
 use crate::telemetry;
 
@@ -142,6 +143,25 @@ pub(crate) struct TaskSettings {
     #[arg(long, env = "FULL_DEPLOYMENT_NAME", value_name = "FULL_DEPLOYMENT_NAME",
           default_value = "job-executor-service", value_parser = label_value)]
     pub(crate) full_deployment_name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LintSettings {
+    /// Files to read; `-` is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<std::path::PathBuf>,
+
+    /// Write files of an older format as `apiVersion: v2`, with their comments and layout.
+    #[arg(long, visible_alias = "upgrade")]
+    pub(crate) fix: bool,
+
+    /// End with 1 where there are warnings.
+    #[arg(long)]
+    pub(crate) deny_warnings: bool,
+
+    /// How problems are written.
+    #[arg(long, value_name = "FORM", value_enum, default_value = "text")]
+    pub(crate) output: output::Form,
 }
 
 #[derive(Debug, Args)]

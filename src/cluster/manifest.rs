@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn every_field_of_a_task_is_in_its_job() {
-        let config = include_bytes!("../tests/configs/every-field.yaml");
+        let config = include_bytes!("../tests/configs/valid/every-field.yaml");
         let token = Some(SecretKey {
             secret: "job-service-keptn-secrets".into(),
             key: "token".into(),

@@ -1,28 +1,19 @@
 //! Values of job/config.yaml that are checked where they are read, so that nothing after the reader
 //! asks again whether they are valid.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::LazyLock;
 
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::json_path::JsonPath;
+use super::json_path::{InvalidJsonPath, JsonPath};
 
 /// Memory for one compiled pattern; refuses `(?:a{1,1000}){1,1000}`.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
 
-/// Deserialises by way of a string, so that the reader's error carries the value's place.
-macro_rules! from_text {
+macro_rules! shown_as_text {
     ($type:ty) => {
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                Self::parse(&text).map_err(serde::de::Error::custom)
-            }
-        }
-
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(self.as_str())
@@ -36,22 +27,15 @@ macro_rules! from_text {
 pub(crate) struct TypePattern(pub(crate) Option<Regex>);
 
 impl TypePattern {
-    pub(crate) fn any() -> Self {
-        Self(None)
-    }
-}
-
-impl<'de> Deserialize<'de> for TypePattern {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text: String = or_default(deserializer)?;
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
-            return Ok(Self::any());
+            return Ok(Self(None));
         }
-        RegexBuilder::new(&text)
+        RegexBuilder::new(text)
             .size_limit(MAX_PATTERN_BYTES)
             .build()
             .map(|pattern| Self(Some(pattern)))
-            .map_err(|error| serde::de::Error::custom(invalid_pattern(&text, &error)))
+            .map_err(|error| invalid_pattern(text, &error))
     }
 }
 
@@ -67,15 +51,12 @@ fn invalid_pattern(text: &str, error: &regex::Error) -> String {
 #[derive(Debug, Default)]
 pub(crate) struct Property(pub(crate) Option<JsonPath>);
 
-impl<'de> Deserialize<'de> for Property {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text: String = or_default(deserializer)?;
+impl Property {
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidJsonPath> {
         if text.is_empty() {
             return Ok(Self(None));
         }
-        JsonPath::parse(&text)
-            .map(|path| Self(Some(path)))
-            .map_err(serde::de::Error::custom)
+        JsonPath::parse(text).map(|path| Self(Some(path)))
     }
 }
 
@@ -111,7 +92,7 @@ impl ResourceUri {
     }
 }
 
-from_text!(ResourceUri);
+shown_as_text!(ResourceUri);
 
 /// Undoes every layer of percent-encoding: servers decode once or twice.
 fn fully_decoded(path: &str) -> String {
@@ -147,10 +128,10 @@ impl Image {
     }
 }
 
-from_text!(Image);
+shown_as_text!(Image);
 
 /// `ttlSecondsAfterFinished`: Kubernetes' field has 32 bits with a sign.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TtlSeconds(u32);
 
 impl From<TtlSeconds> for u32 {
@@ -159,20 +140,19 @@ impl From<TtlSeconds> for u32 {
     }
 }
 
-impl<'de> Deserialize<'de> for TtlSeconds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+impl TtlSeconds {
+    pub(crate) fn new(seconds: i128) -> Result<Self, String> {
         let most = i32::MAX.unsigned_abs();
-        match u32::deserialize(deserializer)? {
-            seconds if seconds <= most => Ok(Self(seconds)),
-            _ => Err(serde::de::Error::custom(format!(
-                "expected at most {most} seconds"
-            ))),
+        match u32::try_from(seconds) {
+            Ok(seconds) if seconds <= most => Ok(Self(seconds)),
+            Ok(_) => Err(format!("expected at most {most} seconds")),
+            Err(_) => Err("expected a whole number of seconds".into()),
         }
     }
 }
 
 /// Splits a command line as a shell would; where quotes do not close, at blanks as the original did.
-pub(super) fn words(cmd: &str) -> Vec<String> {
+pub(crate) fn words(cmd: &str) -> Vec<String> {
     shell_words::split(cmd).unwrap_or_else(|_| cmd.split_whitespace().map(str::to_owned).collect())
 }
 
@@ -182,7 +162,7 @@ pub(super) fn words(cmd: &str) -> Vec<String> {
 pub(crate) struct EnvName(String);
 
 impl EnvName {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         let starts = text
             .bytes()
@@ -202,7 +182,7 @@ impl EnvName {
     }
 }
 
-from_text!(EnvName);
+shown_as_text!(EnvName);
 
 /// The name of a Kubernetes object such as a Secret: RFC 1123 subdomain, at most 253 characters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -233,7 +213,7 @@ impl ObjectName {
     }
 }
 
-from_text!(ObjectName);
+shown_as_text!(ObjectName);
 
 /// An amount in Kubernetes' notation, such as `50m` or `512Mi`; kept as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -264,10 +244,17 @@ impl Quantity {
     }
 }
 
-from_text!(Quantity);
+shown_as_text!(Quantity);
+
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
 
 /// A path of the event, or a text, or a Secret whose keys all become variables.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum EnvVar {
     Event { path: JsonPath, render: Render },
     Literal(String),
@@ -371,31 +358,25 @@ where
 }
 
 /// Keys of Kubernetes annotations: an optional DNS prefix, then at most 63 characters.
-pub(crate) fn annotations<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, String>, D::Error> {
-    let annotations: BTreeMap<String, String> = or_default(deserializer)?;
-    for key in annotations.keys() {
-        if key.starts_with("keptn.sh/jes-") {
-            return Err(serde::de::Error::custom(format!(
-                "`{key}` is not allowed, annotations of this service begin so"
-            )));
-        }
-        let (prefix, name) = key.split_once('/').unwrap_or(("x", key));
-        let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-        let edges = |text: &str| {
-            let ends = [text.bytes().next(), text.bytes().last()];
-            ends.iter().flatten().all(u8::is_ascii_alphanumeric)
-        };
-        let named = (1..=63).contains(&name.len()) && name.bytes().all(inner) && edges(name);
-        if !named || ObjectName::parse(prefix).is_err() {
-            return Err(serde::de::Error::custom(format!(
-                "`{key}` is no key of a Kubernetes annotation, expected one such as \
-                 `example.com/name`"
-            )));
-        }
+pub(super) fn check_annotation(key: &str) -> Result<(), String> {
+    if key.starts_with("keptn.sh/jes-") {
+        return Err(format!(
+            "`{key}` is not allowed, annotations of this service begin so"
+        ));
     }
-    Ok(annotations)
+    let (prefix, name) = key.split_once('/').unwrap_or(("x", key));
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let edges = |text: &str| {
+        let ends = [text.bytes().next(), text.bytes().last()];
+        ends.iter().flatten().all(u8::is_ascii_alphanumeric)
+    };
+    let named = (1..=63).contains(&name.len()) && name.bytes().all(inner) && edges(name);
+    if named && ObjectName::parse(prefix).is_ok() {
+        return Ok(());
+    }
+    Err(format!(
+        "`{key}` is no key of a Kubernetes annotation, expected one such as `example.com/name`"
+    ))
 }
 
 #[cfg(test)]

@@ -3,143 +3,100 @@
 //!
 //! Unknown and repeated keys never were errors here, so they stay warnings.
 
-use serde::Deserialize;
+use super::fields::words;
+use super::problem::{Problem, Problems};
+use super::reader::value::{Fields, Keys, Value};
+use super::reader::{Paths, actions, tasks};
+use super::variables::{self, EnvFormat};
+use super::versioned::{filter, matcher};
+use super::{Action, EventMatcher, EventPattern, JobConfig, Root, Task, task_fields};
 
-use super::fields::{
-    EnvName, EnvVar, Image, Property, Render, ResourceUri, TypePattern, or_default, words,
-};
-use super::json_path::JsonPath;
-use super::{Action, EventMatcher, EventPattern, JobConfig, JsonPathFilter, Root, Task};
+pub(crate) const CONFIG: [&str; 1] = ["actions"];
+pub(crate) const ACTION: [&str; 6] = ["name", "event", "jsonpath", "events", "silent", "tasks"];
+pub(crate) const TASK: [&str; 5] = ["name", "image", "cmd", "files", "env"];
 
-#[derive(Deserialize)]
-pub(super) struct Config {
-    #[serde(default, deserialize_with = "or_default")]
-    actions: Vec<ActionEntry>,
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "ActionFields")]
-struct ActionEntry(Action);
-
-#[derive(Deserialize)]
-struct ActionFields {
-    #[serde(default, deserialize_with = "or_default")]
-    name: String,
-    #[serde(default)]
-    event: Option<String>,
-    #[serde(default)]
-    jsonpath: Option<FilterEntry>,
-    #[serde(default)]
-    events: Option<Vec<MatcherEntry>>,
-    #[serde(default, deserialize_with = "or_default")]
-    silent: bool,
-    #[serde(default, deserialize_with = "or_default")]
-    tasks: Vec<TaskEntry>,
-}
-
-#[derive(Deserialize)]
-struct MatcherEntry {
-    #[serde(default = "TypePattern::any")]
-    name: TypePattern,
-    #[serde(default)]
-    jsonpath: Option<FilterEntry>,
-}
-
-#[derive(Deserialize)]
-struct FilterEntry {
-    #[serde(default)]
-    property: Property,
-    #[serde(default, rename = "match", deserialize_with = "or_default")]
-    expected: String,
-}
-
-#[derive(Deserialize)]
-struct TaskEntry {
-    #[serde(default, deserialize_with = "or_default")]
-    name: String,
-    image: Image,
-    #[serde(default, deserialize_with = "or_default")]
-    cmd: String,
-    #[serde(default, deserialize_with = "or_default")]
-    files: Vec<ResourceUri>,
-    #[serde(default, deserialize_with = "or_default")]
-    env: Vec<EnvEntry>,
-}
-
-#[derive(Deserialize)]
-struct EnvEntry {
-    name: EnvName,
-    value: JsonPath,
-}
-
-impl FilterEntry {
-    fn rooted(self, root: Root) -> Option<JsonPathFilter> {
-        JsonPathFilter::new(self.property, self.expected, root)
+pub(super) fn read(top: &Value<'_>, problems: &mut Problems) -> JobConfig {
+    let mut paths = Paths::default();
+    let nowhere = |_: &str| None;
+    let Some(config) = top.fields(&CONFIG, Keys::Lenient, nowhere, problems) else {
+        return JobConfig::default();
+    };
+    let actions = actions(&config, problems);
+    JobConfig {
+        actions: actions
+            .iter()
+            .filter_map(|value| action(value, &mut paths, problems))
+            .collect(),
     }
 }
 
-impl MatcherEntry {
-    fn matcher(self) -> EventMatcher {
-        EventMatcher {
-            event_type: EventPattern::Matching(self.name.0),
-            filter: self.jsonpath.and_then(|filter| filter.rooted(Root::Event)),
+fn action(value: &Value<'_>, paths: &mut Paths, problems: &mut Problems) -> Option<Action> {
+    let fields = value.fields(&ACTION, Keys::Lenient, |_| None, problems)?;
+    let tasks = tasks(&fields, problems);
+    Some(Action {
+        name: fields.text("name", problems),
+        silent: fields.boolean("silent", problems).unwrap_or_default(),
+        matchers: matchers(value, &fields, paths, problems),
+        tasks: tasks
+            .iter()
+            .filter_map(|value| task(value, paths, problems))
+            .collect(),
+        line: value.line(),
+    })
+}
+
+fn matchers(
+    action: &Value<'_>,
+    fields: &Fields<'_>,
+    paths: &mut Paths,
+    problems: &mut Problems,
+) -> Vec<EventMatcher> {
+    let keys = Keys::Lenient;
+    let jsonpath = fields.get("jsonpath");
+    let own_filter = jsonpath
+        .as_ref()
+        .and_then(|value| filter(value, Root::DataThenEvent, keys, paths, problems));
+    let events = fields.list("events", "a list", problems);
+    let matchers: Vec<EventMatcher> = events
+        .iter()
+        .filter_map(|event| matcher(event, keys, paths, problems))
+        .collect();
+    let Some(event) = fields.get("event") else {
+        if let Some(jsonpath) = jsonpath {
+            problems.add(Problem::warning(
+                fields.key_place("jsonpath"),
+                &jsonpath.path,
+                "ignored, it belongs to an action's `event` or to an entry of `events`",
+            ));
         }
+        return matchers;
+    };
+    let event_type = event.text(problems);
+    if fields.get("events").is_some() {
+        let places = [fields.key_place("event"), fields.key_place("events")];
+        problems.add(Problem::error(
+            places.into_iter().flatten().max(),
+            &action.path,
+            "an action has either `event` or `events`, not both",
+        ));
     }
+    let matcher = |event_type| EventMatcher {
+        event_type: EventPattern::Exact(event_type),
+        filter: own_filter,
+        line: event.line(),
+    };
+    event_type.map(matcher).into_iter().collect()
 }
 
-impl TryFrom<ActionFields> for ActionEntry {
-    type Error = String;
-
-    fn try_from(fields: ActionFields) -> Result<Self, String> {
-        let matchers = match (fields.event, fields.events) {
-            (Some(_), Some(_)) => {
-                return Err("an action has either `event` or `events`, not both".into());
-            }
-            (Some(event), None) => vec![EventMatcher {
-                event_type: EventPattern::Exact(event),
-                filter: fields
-                    .jsonpath
-                    .and_then(|filter| filter.rooted(Root::DataThenEvent)),
-            }],
-            (None, events) => events
-                .unwrap_or_default()
-                .into_iter()
-                .map(MatcherEntry::matcher)
-                .collect(),
-        };
-        Ok(Self(Action {
-            name: fields.name,
-            silent: fields.silent,
-            matchers,
-            tasks: fields.tasks.into_iter().map(TaskEntry::task).collect(),
-        }))
-    }
-}
-
-impl TaskEntry {
-    fn task(self) -> Task {
-        let variable = |entry: EnvEntry| {
-            let value = EnvVar::Event {
-                path: entry.value,
-                render: Render::Plain,
-            };
-            (entry.name, value)
-        };
-        Task {
-            name: self.name,
-            image: self.image.to_string(),
-            cmd: words(&self.cmd),
-            files: self.files,
-            env: self.env.into_iter().map(variable).collect(),
-            ..Task::default()
-        }
-    }
-}
-
-impl From<Config> for JobConfig {
-    fn from(config: Config) -> Self {
-        Self {
-            actions: config.actions.into_iter().map(|entry| entry.0).collect(),
-        }
-    }
+fn task(value: &Value<'_>, paths: &mut Paths, problems: &mut Problems) -> Option<Task> {
+    let fields = value.fields(&TASK, Keys::Lenient, |_| None, problems)?;
+    Some(Task {
+        name: fields.text("name", problems),
+        image: task_fields::image(&fields, problems),
+        cmd: words(&fields.text("cmd", problems)),
+        files: task_fields::files(&fields, problems),
+        env: variables::read(&fields, EnvFormat::Unversioned, paths, problems),
+        line: value.line(),
+        ..Task::default()
+    })
 }

@@ -8,7 +8,6 @@ use std::fmt;
 use jsonpath_rust::parser::model::{JpQuery, Segment, Selector};
 use jsonpath_rust::parser::parse_json_path;
 use jsonpath_rust::query::js_path_process;
-use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// Longer paths are not written by people, and the parser's work grows with the length.
@@ -82,6 +81,26 @@ impl JsonPath {
             query,
             kind: if definite { Kind::Definite } else { Kind::List },
         })
+    }
+
+    /// The names before the first wildcard, index, range, filter or `..`.
+    pub(crate) fn leading_names(&self) -> Vec<&str> {
+        let name = |segment| match segment {
+            &Segment::Selector(Selector::Name(ref name)) => Some(name.trim_matches(['\'', '"'])),
+            _ => None,
+        };
+        self.query.segments.iter().map_while(name).collect()
+    }
+
+    /// Whether these names are all of the path.
+    pub(crate) fn is_only(&self, names: usize) -> bool {
+        self.query.segments.len() == names
+    }
+
+    /// The same path one key further down.
+    pub(crate) fn below(&self, key: &str) -> String {
+        let path = normalised(&self.text);
+        format!("$.{key}{}", path.strip_prefix('$').unwrap_or(&path))
     }
 
     /// Whether the path may visit all of an event.
@@ -206,16 +225,16 @@ fn explain(path: &str) -> String {
     "expected a path such as `$.data.test.teststrategy` or `$.data.deployment[\"a-b\"][0]`".into()
 }
 
-impl fmt::Display for JsonPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+/// Paths are the same if they are written the same.
+impl PartialEq for JsonPath {
+    fn eq(&self, other: &Self) -> bool {
+        normalised(&self.text) == normalised(&other.text)
     }
 }
 
-impl<'de> Deserialize<'de> for JsonPath {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
+impl fmt::Display for JsonPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 

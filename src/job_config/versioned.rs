@@ -1,266 +1,217 @@
 //! The strict formats: `apiVersion: v1` (0.1.2) and `apiVersion: v2` (0.1.3 on). They differ in a
 //! task's fields only.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use serde::Deserialize;
-
-use super::fields::{
-    EnvName, EnvVar, Image, ImagePullPolicy, ObjectName, Property, Render, ResourceUri, Resources,
-    SecurityContext, TtlSeconds, TypePattern, annotations, or_default, words,
+use super::fields::{ImagePullPolicy, ObjectName, Property, TtlSeconds, TypePattern, words};
+use super::problem::Problems;
+use super::reader::value::{Keys, Value};
+use super::reader::{Paths, actions, tasks};
+use super::variables::{self, EnvFormat};
+use super::{
+    Action, EventMatcher, EventPattern, JobConfig, JsonPathFilter, Root, Task, task_fields,
 };
-use super::json_path::JsonPath;
-use super::{Action, EventMatcher, EventPattern, JobConfig, JsonPathFilter, Root, Task};
 
-#[derive(Deserialize)]
-#[serde(
-    deny_unknown_fields,
-    rename_all = "camelCase",
-    bound = "T: Deserialize<'de>"
-)]
-pub(super) struct Config<T> {
-    #[serde(rename = "apiVersion")]
-    _api_version: String,
-    #[serde(default = "Vec::new", deserialize_with = "or_default")]
-    actions: Vec<ActionEntry<T>>,
+pub(crate) const CONFIG: [&str; 2] = ["apiVersion", "actions"];
+pub(crate) const ACTION: [&str; 4] = ["name", "silent", "events", "tasks"];
+pub(crate) const EVENT: [&str; 2] = ["name", "jsonpath"];
+pub(crate) const FILTER: [&str; 2] = ["property", "match"];
+const TASK_V1: [&str; 6] = ["name", "image", "cmd", "files", "env", "resources"];
+pub(crate) const TASK_V2: [&str; 15] = [
+    "name",
+    "image",
+    "imagePullPolicy",
+    "cmd",
+    "args",
+    "workingDir",
+    "files",
+    "env",
+    "resources",
+    "maxPollDuration",
+    "namespace",
+    "ttlSecondsAfterFinished",
+    "securityContext",
+    "serviceAccount",
+    "annotations",
+];
+
+/// The names of the values that are one of a few.
+pub(super) const PULL_POLICIES: [(&str, ImagePullPolicy); 3] = [
+    ("Always", ImagePullPolicy::Always),
+    ("IfNotPresent", ImagePullPolicy::IfNotPresent),
+    ("Never", ImagePullPolicy::Never),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    V1,
+    V2,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, bound = "T: Deserialize<'de>")]
-struct ActionEntry<T> {
-    #[serde(default, deserialize_with = "or_default")]
-    name: String,
-    #[serde(default, deserialize_with = "or_default")]
-    silent: bool,
-    #[serde(default, deserialize_with = "or_default")]
-    events: Vec<MatcherEntry>,
-    #[serde(default = "Vec::new", deserialize_with = "or_default")]
-    tasks: Vec<T>,
+pub(super) fn read(top: &Value<'_>, version: Version, problems: &mut Problems) -> JobConfig {
+    let mut paths = Paths::default();
+    let nowhere = |_: &str| None;
+    let Some(config) = top.fields(&CONFIG, Keys::Strict, nowhere, problems) else {
+        return JobConfig::default();
+    };
+    let actions = actions(&config, problems);
+    JobConfig {
+        actions: actions
+            .iter()
+            .filter_map(|value| action(value, version, &mut paths, problems))
+            .collect(),
+    }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MatcherEntry {
-    #[serde(default = "TypePattern::any")]
-    name: TypePattern,
-    #[serde(default)]
-    jsonpath: Option<FilterEntry>,
+fn action(
+    value: &Value<'_>,
+    version: Version,
+    paths: &mut Paths,
+    problems: &mut Problems,
+) -> Option<Action> {
+    let elsewhere = |key: &str| match key {
+        "event" => Some("did you mean `events`, a list of entries with `name`?".to_owned()),
+        "jsonpath" => Some("it belongs to an entry of `events`".to_owned()),
+        _ => None,
+    };
+    let fields = value.fields(&ACTION, Keys::Strict, elsewhere, problems)?;
+    let events = fields.list("events", "a list", problems);
+    let tasks = tasks(&fields, problems);
+    Some(Action {
+        name: fields.text("name", problems),
+        silent: fields.boolean("silent", problems).unwrap_or_default(),
+        matchers: events
+            .iter()
+            .filter_map(|event| matcher(event, Keys::Strict, paths, problems))
+            .collect(),
+        tasks: tasks
+            .iter()
+            .filter_map(|value| match version {
+                Version::V1 => task_v1(value, paths, problems),
+                Version::V2 => task_v2(value, paths, problems),
+            })
+            .collect(),
+        line: value.line(),
+    })
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FilterEntry {
-    #[serde(default)]
-    property: Property,
-    #[serde(default, rename = "match", deserialize_with = "or_default")]
-    expected: String,
+/// An entry of `events`, in every format that has it.
+pub(super) fn matcher(
+    value: &Value<'_>,
+    keys: Keys,
+    paths: &mut Paths,
+    problems: &mut Problems,
+) -> Option<EventMatcher> {
+    let fields = value.fields(&EVENT, keys, |_| None, problems)?;
+    let pattern = fields
+        .get("name")
+        .and_then(|name| name.parsed(TypePattern::parse, problems));
+    let filter = fields.get("jsonpath");
+    Some(EventMatcher {
+        event_type: EventPattern::Matching(pattern.and_then(|pattern| pattern.0)),
+        filter: filter.and_then(|filter| self::filter(&filter, Root::Event, keys, paths, problems)),
+        line: value.line(),
+    })
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct TaskV1 {
-    #[serde(default, deserialize_with = "or_default")]
-    name: String,
-    image: Image,
-    #[serde(default, deserialize_with = "or_default")]
-    cmd: String,
-    #[serde(default, deserialize_with = "or_default")]
-    files: Vec<ResourceUri>,
-    #[serde(default, deserialize_with = "or_default")]
-    env: Vec<EnvEntryV1>,
-    #[serde(default)]
-    resources: Option<Resources>,
+/// `jsonpath` with `property` and `match`.
+pub(super) fn filter(
+    value: &Value<'_>,
+    root: Root,
+    keys: Keys,
+    paths: &mut Paths,
+    problems: &mut Problems,
+) -> Option<JsonPathFilter> {
+    let fields = value.fields(&FILTER, keys, |_| None, problems)?;
+    let expected = fields.text("match", problems);
+    let value_of_property = fields.get("property")?;
+    let property = value_of_property.parsed(Property::parse, problems)?.0?;
+    paths.count(&property, &value_of_property, problems);
+    Some(JsonPathFilter {
+        property,
+        root,
+        expected,
+        line: value.line(),
+    })
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(super) struct TaskV2 {
-    #[serde(default, deserialize_with = "or_default")]
-    name: String,
-    image: Image,
-    #[serde(default)]
-    image_pull_policy: Option<ImagePullPolicy>,
-    #[serde(default, deserialize_with = "or_default")]
-    cmd: Vec<String>,
-    #[serde(default, deserialize_with = "or_default")]
-    args: Vec<String>,
-    #[serde(default)]
-    working_dir: Option<String>,
-    #[serde(default, deserialize_with = "or_default")]
-    files: Vec<ResourceUri>,
-    #[serde(default, deserialize_with = "or_default")]
-    env: Vec<EnvEntryV2>,
-    #[serde(default)]
-    resources: Option<Resources>,
-    #[serde(default)]
-    max_poll_duration: Option<NonZeroU32>,
-    #[serde(default)]
-    namespace: Option<ObjectName>,
-    #[serde(default)]
-    ttl_seconds_after_finished: Option<TtlSeconds>,
-    #[serde(default, deserialize_with = "or_default")]
-    security_context: SecurityContext,
-    #[serde(default)]
-    service_account: Option<String>,
-    #[serde(default, deserialize_with = "annotations")]
-    annotations: BTreeMap<String, String>,
+fn task_v1(value: &Value<'_>, paths: &mut Paths, problems: &mut Problems) -> Option<Task> {
+    let elsewhere = |key: &str| {
+        TASK_V2
+            .contains(&key)
+            .then(|| format!("`{key}` needs `apiVersion: v2`"))
+    };
+    let fields = value.fields(&TASK_V1, Keys::Strict, elsewhere, problems)?;
+    Some(Task {
+        name: fields.text("name", problems),
+        image: task_fields::image(&fields, problems),
+        cmd: words(&fields.text("cmd", problems)),
+        files: task_fields::files(&fields, problems),
+        env: variables::read(&fields, EnvFormat::V1, paths, problems),
+        resources: task_fields::resources(&fields, problems),
+        line: value.line(),
+        ..Task::default()
+    })
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "EnvFieldsV1")]
-struct EnvEntryV1(EnvName, EnvVar);
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct EnvFieldsV1 {
-    name: EnvName,
-    #[serde(default, deserialize_with = "or_default")]
-    value: String,
-    value_from: Option<String>,
+fn task_v2(value: &Value<'_>, paths: &mut Paths, problems: &mut Problems) -> Option<Task> {
+    let fields = value.fields(&TASK_V2, Keys::Strict, |_| None, problems)?;
+    let words = "a list such as `[sh, -c, echo hello]`";
+    let working_dir = fields.text("workingDir", problems);
+    Some(Task {
+        name: fields.text("name", problems),
+        image: task_fields::image(&fields, problems),
+        image_pull_policy: fields
+            .get("imagePullPolicy")
+            .and_then(|policy| policy.one_of(&PULL_POLICIES, problems)),
+        cmd: fields.texts("cmd", words, problems),
+        args: fields.texts("args", words, problems),
+        working_dir: (!working_dir.is_empty()).then_some(working_dir),
+        files: task_fields::files(&fields, problems),
+        env: variables::read(&fields, EnvFormat::V2, paths, problems),
+        resources: task_fields::resources(&fields, problems),
+        max_poll_duration: fields
+            .get("maxPollDuration")
+            .and_then(|seconds| poll_duration(&seconds, problems)),
+        namespace: fields
+            .get("namespace")
+            .and_then(|name| name.parsed(ObjectName::parse, problems)),
+        ttl_seconds_after_finished: fields
+            .get("ttlSecondsAfterFinished")
+            .and_then(|seconds| ttl(&seconds, problems)),
+        security_context: fields
+            .get("securityContext")
+            .and_then(|context| task_fields::security_context(&context, problems))
+            .unwrap_or_default(),
+        service_account: fields
+            .get("serviceAccount")
+            .and_then(|name| name.text(problems)),
+        annotations: fields
+            .get("annotations")
+            .map(|annotations| task_fields::annotations(&annotations, problems))
+            .unwrap_or_default(),
+        line: value.line(),
+    })
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "EnvFieldsV2")]
-struct EnvEntryV2(EnvName, EnvVar);
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct EnvFieldsV2 {
-    name: EnvName,
-    #[serde(default, deserialize_with = "or_default")]
-    value: String,
-    value_from: Option<String>,
-    #[serde(default, rename = "as")]
-    render: Option<String>,
-}
-
-impl TryFrom<EnvFieldsV1> for EnvEntryV1 {
-    type Error = String;
-
-    fn try_from(fields: EnvFieldsV1) -> Result<Self, String> {
-        let value = match fields.value_from.as_deref() {
-            Some("event") => EnvVar::Event {
-                path: JsonPath::parse(&fields.value).map_err(|error| error.to_string())?,
-                render: Render::Plain,
-            },
-            Some("secret") => EnvVar::Secret(ObjectName::parse(fields.name.as_str())?),
-            other => {
-                return Err(unknown_value_from(
-                    &fields.name,
-                    other,
-                    "`event` or `secret`",
-                ));
-            }
+fn poll_duration(value: &Value<'_>, problems: &mut Problems) -> Option<NonZeroU32> {
+    let seconds = value.whole_number("a whole number of seconds", problems)?;
+    let checked = u32::try_from(seconds).ok().and_then(NonZeroU32::new);
+    if checked.is_none() {
+        let most = u32::MAX;
+        let allowed = if seconds < 1 {
+            "at least 1".to_owned()
+        } else {
+            format!("at most {most}")
         };
-        Ok(Self(fields.name, value))
+        problems.add(value.error(format!("expected a whole number of seconds, {allowed}")));
     }
+    checked
 }
 
-impl TryFrom<EnvFieldsV2> for EnvEntryV2 {
-    type Error = String;
-
-    fn try_from(fields: EnvFieldsV2) -> Result<Self, String> {
-        let render = match fields
-            .render
-            .as_deref()
-            .map(str::to_ascii_lowercase)
-            .as_deref()
-        {
-            None | Some("") => Render::Plain,
-            Some("json") => Render::Json,
-            Some("yaml") => Render::Yaml,
-            Some(other) => {
-                return Err(format!("unknown `as: {other}`, expected `json` or `yaml`"));
-            }
-        };
-        let value = match fields.value_from.as_deref() {
-            Some("event") => EnvVar::Event {
-                path: JsonPath::parse(&fields.value).map_err(|error| error.to_string())?,
-                render,
-            },
-            Some("secret") => EnvVar::Secret(ObjectName::parse(fields.name.as_str())?),
-            Some("string") => EnvVar::Literal(fields.value),
-            other => {
-                let allowed = "`event`, `secret` or `string`";
-                return Err(unknown_value_from(&fields.name, other, allowed));
-            }
-        };
-        Ok(Self(fields.name, value))
-    }
-}
-
-/// The first half is the original's text.
-fn unknown_value_from(name: &EnvName, found: Option<&str>, allowed: &str) -> String {
-    let found = found.unwrap_or_default();
-    format!("could not add env with name {name}, unknown valueFrom {found}: expected {allowed}")
-}
-
-impl From<MatcherEntry> for EventMatcher {
-    fn from(entry: MatcherEntry) -> Self {
-        Self {
-            event_type: EventPattern::Matching(entry.name.0),
-            filter: entry.jsonpath.and_then(|filter| {
-                JsonPathFilter::new(filter.property, filter.expected, Root::Event)
-            }),
-        }
-    }
-}
-
-impl From<TaskV1> for Task {
-    fn from(task: TaskV1) -> Self {
-        Self {
-            name: task.name,
-            image: task.image.to_string(),
-            cmd: words(&task.cmd),
-            files: task.files,
-            env: task
-                .env
-                .into_iter()
-                .map(|entry| (entry.0, entry.1))
-                .collect(),
-            resources: task.resources,
-            ..Self::default()
-        }
-    }
-}
-
-impl From<TaskV2> for Task {
-    fn from(task: TaskV2) -> Self {
-        Self {
-            name: task.name,
-            image: task.image.to_string(),
-            image_pull_policy: task.image_pull_policy,
-            cmd: task.cmd,
-            args: task.args,
-            working_dir: task.working_dir.filter(|directory| !directory.is_empty()),
-            files: task.files,
-            env: task
-                .env
-                .into_iter()
-                .map(|entry| (entry.0, entry.1))
-                .collect(),
-            resources: task.resources,
-            max_poll_duration: task.max_poll_duration,
-            namespace: task.namespace,
-            ttl_seconds_after_finished: task.ttl_seconds_after_finished,
-            security_context: task.security_context,
-            service_account: task.service_account,
-            annotations: task.annotations,
-        }
-    }
-}
-
-impl<T: Into<Task>> From<Config<T>> for JobConfig {
-    fn from(config: Config<T>) -> Self {
-        let action = |entry: ActionEntry<T>| Action {
-            name: entry.name,
-            silent: entry.silent,
-            matchers: entry.events.into_iter().map(Into::into).collect(),
-            tasks: entry.tasks.into_iter().map(Into::into).collect(),
-        };
-        Self {
-            actions: config.actions.into_iter().map(action).collect(),
-        }
-    }
+fn ttl(value: &Value<'_>, problems: &mut Problems) -> Option<TtlSeconds> {
+    let seconds = value.whole_number("a whole number of seconds", problems)?;
+    TtlSeconds::new(seconds)
+        .map_err(|error| problems.add(value.error(error)))
+        .ok()
 }

@@ -387,7 +387,7 @@ async fn a_task_over_its_time_limit_is_ended_by_the_cluster() {
 #[ignore = "needs a cluster"]
 async fn the_example_of_the_first_readme_runs() {
     // A stand-in for the image, which no test may pull, and for the program in it.
-    let example = include_str!("configs/first-readme.yaml")
+    let example = include_str!("configs/valid/first-readme.yaml")
         .replace("locustio/locust", "BUSYBOX")
         .replace("locust -f /keptn", "tail -n 1 /keptn");
     let cluster = RealCluster::start("first", &example).await;

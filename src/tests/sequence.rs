@@ -138,12 +138,12 @@ async fn an_event_that_is_not_triggered_runs_its_tasks_without_answers() {
 
 #[tokio::test(start_paused = true)]
 async fn the_example_of_the_first_readme_runs() {
-    let service = Tester::start(include_str!("configs/first-readme.yaml")).await;
+    let service = Tester::start(include_str!("configs/valid/first-readme.yaml")).await;
     let event: Value = serde_json::from_str(include_str!("events/first-readme.json")).unwrap();
     service.keptn.has(
         "../sockshop/dev/carts",
         "job/config.yaml",
-        include_str!("configs/first-readme.yaml"),
+        include_str!("configs/valid/first-readme.yaml"),
     );
     assert_eq!(service.receives(&event).await.0, 202);
     service.answers(2).await;

@@ -1,13 +1,14 @@
 use insta::assert_snapshot;
 
 use super::*;
+use crate::job_config::Task;
 use crate::job_config::fields::EnvVar;
 
 fn error(text: &str) -> String {
     read(text.as_bytes()).unwrap_err().to_string()
 }
 
-const FIRST_README: &str = include_str!("../../tests/configs/first-readme.yaml");
+const FIRST_README: &str = include_str!("../../tests/configs/valid/first-readme.yaml");
 
 #[test]
 fn the_config_of_the_first_readme_is_read() {
@@ -20,7 +21,7 @@ fn the_config_of_the_first_readme_is_read() {
 
 #[test]
 fn every_field_of_v2_is_read() {
-    let read = read(include_bytes!("../../tests/configs/every-field.yaml")).unwrap();
+    let read = read(include_bytes!("../../tests/configs/valid/every-field.yaml")).unwrap();
     assert!(read.warnings.is_empty());
     assert!(read.config.actions[0].silent);
     // What becomes of each field is the Job manifest's test.
@@ -40,7 +41,8 @@ fn all_four_formats_give_the_same_task() {
         .map(|text| {
             let read = read(text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(read.config.actions[0].matchers.len(), 1);
-            format!("{:?}", read.config.actions[0].tasks)
+            let task = read.config.actions[0].tasks[0].clone();
+            format!("{:?}", Task { line: 0, ..task })
         })
         .collect();
     assert!(tasks.iter().all(|task| *task == tasks[0]), "{tasks:#?}");
@@ -52,17 +54,18 @@ fn variables_of_the_unversioned_format_are_paths() {
         b"actions: [{events: [{name: t}], tasks: [{image: i, env: [{name: A, value: $.data.x}]}]}]",
     )
     .unwrap();
-    let (_, variable) = &read.config.actions[0].tasks[0].env[0];
-    assert!(matches!(variable, EnvVar::Event { .. }));
+    let variable = &read.config.actions[0].tasks[0].env[0];
+    assert!(matches!(variable.source, EnvVar::Event { .. }));
 }
 
 #[test]
 fn an_unknown_key_is_a_warning_without_api_version() {
     let read = read(b"actions:\n- name: a\n  nmae: b\n  events: []\nother: 1\n").unwrap();
-    assert_snapshot!(read.warnings.join("\n"), @"
-    job/config.yaml: actions[0].nmae: unknown key, ignored
-    job/config.yaml: other: unknown key, ignored
-    job/config.yaml: actions[0]: action `a` has no `events`, so it never runs
+    let warnings: Vec<String> = read.warnings.iter().map(Problem::to_string).collect();
+    assert_snapshot!(warnings.join("\n"), @"
+    job/config.yaml:2:3: actions[0]: action `a` has no `events`, so it never runs
+    job/config.yaml:3:3: actions[0].nmae: unknown key, ignored
+    job/config.yaml:5:1: other: unknown key, ignored
     ");
 }
 
@@ -179,4 +182,105 @@ fn a_hostile_config_costs_an_error() {
     ] {
         assert!(read(text.as_bytes()).is_err(), "{name}");
     }
+}
+
+#[test]
+fn all_problems_are_told_in_the_order_of_the_file() {
+    let config = "\
+apiVersion: v2
+actions:
+  - name: a
+    event: t
+    tasks:
+      - name: t
+        imag: i
+        maxPollDuration: 0
+      - image: i
+        env:
+          - {name: A, value: $.data.a-b, valueFrom: evnt}
+          - {name: 'B C', valueFrom: string, valu: x}
+        files: [/, ../x, ]
+";
+    assert_snapshot!(error(config), @"
+    job/config.yaml:4:5: actions[0].event: unknown field `event`, expected one of `name`, `silent`, `events`, `tasks` (did you mean `events`, a list of entries with `name`?)
+    job/config.yaml:7:9: actions[0].tasks[0].imag: unknown field `imag`, expected one of `name`, `image`, `imagePullPolicy`, `cmd`, `args`, `workingDir`, `files`, `env`, `resources`, `maxPollDuration`, `namespace`, `ttlSecondsAfterFinished`, `securityContext`, `serviceAccount`, `annotations` (did you mean `image`?)
+    job/config.yaml:8:26: actions[0].tasks[0].maxPollDuration: expected a whole number of seconds, at least 1
+    job/config.yaml:11:53: actions[0].tasks[1].env[0].valueFrom: could not add env with name A, unknown valueFrom evnt: expected `event`, `secret` or `string` (did you mean `event`?)
+    job/config.yaml:12:20: actions[0].tasks[1].env[1].name: `B C` is no name for an environment variable, allowed are letters, digits, `_`, `-` and `.`, no digit first
+    job/config.yaml:12:46: actions[0].tasks[1].env[1].valu: unknown field `valu`, expected one of `name`, `value`, `valueFrom`, `as` (did you mean `value`?)
+    job/config.yaml:13:20: actions[0].tasks[1].files[1]: path `../x` is not allowed, expected one without `.`, `..` and empty segments
+    ");
+}
+
+#[test]
+fn a_place_is_that_of_the_value_however_it_came_there() {
+    let config = "\
+apiVersion: v2
+actions:
+  - tasks:
+      - &base
+        image: 'a b'
+      - <<: *base
+        env: &env [{name: 1}]
+      - {image: i, env: *env}
+";
+    assert_snapshot!(error(config), @"
+    job/config.yaml:5:16: actions[0].tasks[0].image: `a b` is no container image, expected one such as `alpine:3.20`
+    job/config.yaml:5:16: actions[0].tasks[1].image: `a b` is no container image, expected one such as `alpine:3.20`
+    job/config.yaml:7:27: actions[0].tasks[1].env[0].name: `1` is no name for an environment variable, allowed are letters, digits, `_`, `-` and `.`, no digit first
+    job/config.yaml:7:27: actions[0].tasks[2].env[0].name: `1` is no name for an environment variable, allowed are letters, digits, `_`, `-` and `.`, no digit first
+    ");
+}
+
+#[test]
+fn each_part_of_the_model_knows_its_line() {
+    let config = "\
+actions:
+  - name: a
+    event: t
+
+    jsonpath:
+      property: $.x
+    tasks:
+
+      - name: t
+        image: i
+        env:
+          - name: A
+            value: $.x
+";
+    let config = read(config.as_bytes()).unwrap().config;
+    let action = &config.actions[0];
+    let matcher = &action.matchers[0];
+    let filter = matcher.filter.as_ref().unwrap();
+    let task = &action.tasks[0];
+    assert_eq!(matcher.event_type.text(), "t");
+    assert_eq!(
+        [
+            action.line,
+            matcher.line,
+            filter.line,
+            task.line,
+            task.env[0].line
+        ],
+        [2, 3, 6, 9, 12]
+    );
+}
+
+#[test]
+fn a_bound_is_told_where_it_is_passed() {
+    let paths = "          - {name: A, value: $..a, valueFrom: event}\n".repeat(34);
+    let paths =
+        format!("apiVersion: v2\nactions:\n  - tasks:\n      - image: i\n        env:\n{paths}");
+    let tasks = format!(
+        "actions:\n  - tasks:\n{}",
+        "      - image: i\n".repeat(1001)
+    );
+    let actions = format!("actions:\n{}", "  - events: [{}]\n".repeat(1001));
+    let report = [error(&paths), error(&tasks), error(&actions)].join("\n");
+    assert_snapshot!(report, @"
+    job/config.yaml:38:30: actions[0].tasks[0].env[32].value: one JSONPath with `*`, `..`, a range or a filter too many, at most 32 are allowed
+    job/config.yaml:1002:9: actions[0].tasks[999]: at most 999 actions, and as many tasks in an action, are allowed
+    job/config.yaml:1001:5: actions[999]: at most 999 actions, and as many tasks in an action, are allowed
+    ");
 }

@@ -1,0 +1,186 @@
+//! What is legal in a config and surely wrong.
+
+mod files;
+
+use std::collections::HashMap;
+
+use super::event_paths::finds_nothing;
+use crate::job_config::fields::{EnvVar, words};
+use crate::job_config::json_path::JsonPath;
+use crate::job_config::problem::{Problem, cited};
+use crate::job_config::reader::Format;
+use crate::job_config::yaml::Node;
+use crate::job_config::{Action, EventPattern, JobConfig, Root, Task};
+
+pub(super) fn warnings(config: &JobConfig, tree: &Node, format: Format) -> Vec<Problem> {
+    let mut warnings = Warnings {
+        tree,
+        format,
+        found: Vec::new(),
+    };
+    let actions = config.actions.iter().map(|action| action.name.as_str());
+    warnings.names("action", "actions", actions);
+    for (index, action) in config.actions.iter().enumerate() {
+        warnings.action(&format!("actions[{index}]"), action);
+    }
+    warnings.found
+}
+
+struct Warnings<'a> {
+    tree: &'a Node,
+    format: Format,
+    found: Vec<Problem>,
+}
+
+impl Warnings<'_> {
+    fn add(&mut self, path: &str, message: impl Into<String>, help: Option<String>) {
+        let place = self.tree.at(path).map(Node::head);
+        let warning = Problem::warning(place, path, message);
+        self.found.push(warning.help(help));
+    }
+
+    fn action(&mut self, path: &str, action: &Action) {
+        for (index, matcher) in action.matchers.iter().enumerate() {
+            let Some(filter) = &matcher.filter else {
+                continue;
+            };
+            let at = match matcher.event_type {
+                EventPattern::Exact(_) => format!("{path}.jsonpath.property"),
+                EventPattern::Matching(_) => format!("{path}.events[{index}].jsonpath.property"),
+            };
+            match filter.root {
+                Root::Event => self.path(&at, &filter.property),
+                Root::DataThenEvent => {}
+            }
+        }
+        if action.tasks.is_empty() {
+            let message = format!(
+                "action `{}` has no `tasks`, so it does nothing",
+                cited(&action.name)
+            );
+            self.add(path, message, None);
+        }
+        let tasks = action.tasks.iter().map(|task| task.name.as_str());
+        self.names("task", &format!("{path}.tasks"), tasks);
+        for (index, task) in action.tasks.iter().enumerate() {
+            self.task(&format!("{path}.tasks[{index}]"), task);
+        }
+    }
+
+    /// Messages and labels tell actions and tasks apart by their names.
+    fn names<'n>(&mut self, what: &str, list: &str, names: impl Iterator<Item = &'n str>) {
+        let mut first = HashMap::new();
+        for (index, name) in names.enumerate() {
+            let path = format!("{list}[{index}]");
+            if name.is_empty() {
+                let message = format!("the {what} has no `name` to know it by in messages");
+                self.add(&path, message, None);
+            } else if let Some(first) = first.get(name) {
+                let message = format!(
+                    "{what} `{}` has the name of {list}[{first}], messages do not tell them apart",
+                    cited(name)
+                );
+                self.add(&format!("{path}.name"), message, None);
+            } else {
+                first.insert(name, index);
+            }
+        }
+    }
+
+    fn task(&mut self, path: &str, task: &Task) {
+        if self.format == Format::V2 {
+            self.command(path, task);
+        }
+        let missing = |text: &str| files::missing(text, &task.files);
+        let words = |field: &str, words: &[String]| -> Vec<(String, String)> {
+            let found = words.iter().enumerate().flat_map(|(index, word)| {
+                let at = match self.format {
+                    Format::V2 => format!("{path}.{field}[{index}]"),
+                    Format::V1 | Format::Unversioned => format!("{path}.{field}"),
+                };
+                missing(word)
+                    .into_iter()
+                    .map(move |file| (at.clone(), file))
+            });
+            found.collect()
+        };
+        let mut lost = words("cmd", &task.cmd);
+        lost.extend(words("args", &task.args));
+        if let Some(directory) = &task.working_dir {
+            let at = format!("{path}.workingDir");
+            lost.extend(
+                missing(directory)
+                    .into_iter()
+                    .map(|file| (at.clone(), file)),
+            );
+        }
+        for (index, entry) in task.env.iter().enumerate() {
+            let at = format!("{path}.env[{index}].value");
+            match &entry.source {
+                EnvVar::Event { path, .. } => self.path(&at, path),
+                EnvVar::Secret(_) => {}
+                EnvVar::Literal(text) => {
+                    lost.extend(missing(text).into_iter().map(|file| (at.clone(), file)));
+                    if looks_like_a_path(text) {
+                        let message = format!(
+                            "the variable will be the text `{}` itself, not what it finds",
+                            cited(text)
+                        );
+                        let help = "did you mean `valueFrom: event`?".to_owned();
+                        self.add(&at, message, Some(help));
+                    }
+                }
+            }
+        }
+        for (at, file) in lost {
+            self.lost_file(&at, &file);
+        }
+    }
+
+    fn path(&mut self, at: &str, path: &JsonPath) {
+        if let Some((message, help)) = finds_nothing(path) {
+            self.add(at, message, help);
+        }
+    }
+
+    fn command(&mut self, path: &str, task: &Task) {
+        let Some(program) = task.cmd.first().filter(|first| first.contains(' ')) else {
+            return;
+        };
+        let mut list = words(program);
+        list.extend(task.cmd.iter().skip(1).cloned());
+        let list: Vec<String> = list
+            .iter()
+            .map(|word| super::upgrade::scalar(word))
+            .collect();
+        self.add(
+            &format!("{path}.cmd[0]"),
+            format!(
+                "`{}` is the name of one program here, blanks and all",
+                cited(program)
+            ),
+            Some(format!("did you mean `cmd: [{}]`?", list.join(", "))),
+        );
+    }
+
+    fn lost_file(&mut self, at: &str, file: &str) {
+        let file = cited(file);
+        let (message, help) = if file.is_empty() {
+            (
+                "the task has no `files`, so nothing is in `/keptn`".to_owned(),
+                "name what it needs in `files`".to_owned(),
+            )
+        } else {
+            (
+                format!("no entry of `files` brings `/keptn/{file}`"),
+                format!("add `{file}` to `files`, unless the task writes it itself"),
+            )
+        };
+        self.add(at, message, Some(help));
+    }
+}
+
+fn looks_like_a_path(text: &str) -> bool {
+    let named = |rest: &str| rest.starts_with(|first: char| first.is_ascii_lowercase());
+    text.strip_prefix("$.").is_some_and(named) && JsonPath::parse(text).is_ok()
+}
