@@ -19,6 +19,7 @@ use crate::cluster::{Cluster, Sighting};
 use crate::event::Event;
 use crate::event::answer::Verdict;
 use crate::executor::{Begun, Claim, Runs};
+use crate::job_config::matching::why_none;
 use crate::job_config::problem::ConfigErrors;
 use crate::job_config::reader::{self, CONFIG_URI};
 use crate::keptn::answers::Sent;
@@ -87,6 +88,9 @@ struct Answered {
     runs: HashSet<RunId>,
     order: VecDeque<RunId>,
 }
+
+/// No action is for the event, with the reasons.
+struct NoMatch(String);
 
 /// What happened to an event before it came.
 enum Past {
@@ -158,13 +162,17 @@ impl Admission {
         };
         let event = Arc::new(event);
         match self.search(id, &event, arrived, config).await {
-            Ok(Some(run)) => self.begin(run).await,
-            Ok(None) => {
+            Ok(Ok(run)) => self.begin(run).await,
+            Ok(Err(NoMatch(why))) => {
                 info!(
+                    why,
                     "No match found for event {} of type {}. Skipping...",
-                    event.envelope.id, event.envelope.event_type
+                    event.envelope.id,
+                    event.envelope.event_type
                 );
-                Admitted::Nothing(format!("no action of {CONFIG_URI} matches the event"))
+                Admitted::Nothing(format!(
+                    "no action of {CONFIG_URI} matches the event: {why}"
+                ))
             }
             Err(error) => self.refuse(id, &event, arrived, &error.to_string()).await,
         }
@@ -177,7 +185,7 @@ impl Admission {
         event: &Arc<Event>,
         arrived: Timestamp,
         config: Config,
-    ) -> Result<Option<Run>, ConfigErrors> {
+    ) -> Result<Result<Run, NoMatch>, ConfigErrors> {
         // The semaphore is never closed.
         let permit = Arc::clone(&self.under_way.searches)
             .acquire_owned()
@@ -194,33 +202,24 @@ impl Admission {
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
-    /// The run that the config makes of an event, if any action matches.
+    /// The run that the config makes of an event, or why there is none.
     fn run(
         &self,
         id: &RunId,
         event: &Event,
         arrived: Timestamp,
         config: &Config,
-    ) -> Result<Option<Run>, ConfigErrors> {
+    ) -> Result<Result<Run, NoMatch>, ConfigErrors> {
         let read = reader::read(&config.bytes)?;
         for warning in &read.warnings {
             warn!(level = ?config.level, "{warning}");
         }
         let matching = read.config.matching(event);
         if matching.is_empty() {
-            return Ok(None);
+            return Ok(Err(NoMatch(why_none(&read.config.examine(event)))));
         }
-        let mut resolver = Resolver::new(event, id, &self.policy, &self.defaults);
-        Ok(Some(Run {
-            id: id.clone(),
-            arrived,
-            config_hash: hash(&config.bytes),
-            event: event.envelope.clone(),
-            actions: matching
-                .into_iter()
-                .map(|(index, action)| resolver.action(index, action))
-                .collect(),
-        }))
+        let resolver = Resolver::new(event, id, &self.policy, &self.defaults);
+        Ok(Ok(resolver.run(matching, hash(&config.bytes), arrived)))
     }
 
     /// Makes the run durable, unless it was there before.

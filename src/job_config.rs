@@ -69,10 +69,6 @@ pub(crate) struct Action {
     pub(crate) matchers: Vec<EventMatcher>,
     /// One after the other; the first that fails ends the action.
     pub(crate) tasks: Vec<Task>,
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the command that explains a config")
-    )]
     pub(crate) line: u32,
 }
 
@@ -80,10 +76,6 @@ pub(crate) struct Action {
 pub(crate) struct EventMatcher {
     pub(crate) event_type: EventPattern,
     pub(crate) filter: Option<JsonPathFilter>,
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the command that explains a config")
-    )]
     pub(crate) line: u32,
 }
 
@@ -111,10 +103,6 @@ pub(crate) struct JsonPathFilter {
     pub(crate) property: JsonPath,
     pub(crate) root: Root,
     pub(crate) expected: String,
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the command that explains a config")
-    )]
     pub(crate) line: u32,
 }
 

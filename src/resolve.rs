@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::event::Event;
@@ -9,7 +10,7 @@ use crate::job_config::fields::{EnvName, EnvVar, Render, Resources};
 use crate::job_config::json_path::Found;
 use crate::job_config::{Action, EnvEntry, Task};
 use crate::policy::Policy;
-use crate::run::{RunAction, RunId, RunTask, Variable, Work, job_name};
+use crate::run::{Run, RunAction, RunId, RunTask, Variable, Work, job_name};
 
 /// As the original waited.
 const DEFAULT_TIME_LIMIT: u32 = 300;
@@ -77,8 +78,27 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// The run that these actions are, each with its place in the config.
+    pub(crate) fn run(
+        mut self,
+        matching: Vec<(usize, &Action)>,
+        config_hash: String,
+        arrived: Timestamp,
+    ) -> Run {
+        Run {
+            id: self.run.clone(),
+            arrived,
+            config_hash,
+            event: self.event.envelope.clone(),
+            actions: matching
+                .into_iter()
+                .map(|(index, action)| self.action(index, action))
+                .collect(),
+        }
+    }
+
     /// `index` is the action's place in the config.
-    pub(crate) fn action(&mut self, index: usize, action: &Action) -> RunAction {
+    fn action(&mut self, index: usize, action: &Action) -> RunAction {
         let tasks: Result<Vec<RunTask>, (String, String)> = action
             .tasks
             .iter()
@@ -99,7 +119,13 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn task(&mut self, action: usize, index: usize, task: &Task) -> Result<RunTask, String> {
+    /// One task, or why it cannot or must not run.
+    pub(crate) fn task(
+        &mut self,
+        action: usize,
+        index: usize,
+        task: &Task,
+    ) -> Result<RunTask, String> {
         self.policy.check(task)?;
         let defaults = self.defaults;
         if defaults.files == Files::NoImage && !task.files.is_empty() {

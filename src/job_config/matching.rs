@@ -1,12 +1,64 @@
-//! Which actions of a config an event asks for.
+//! Which actions of a config an event asks for, and why the others are not.
 
 use std::borrow::Cow;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::json_path::Found;
 use super::{Action, EventMatcher, EventPattern, JobConfig, JsonPathFilter, Root};
 use crate::event::Event;
+
+/// A log line is for people.
+const MAX_SHOWN_ACTIONS: usize = 10;
+
+/// Of a value of the event.
+const MAX_SHOWN_CHARS: usize = 80;
+
+/// An action with what each of its matchers asked of an event.
+#[derive(Debug)]
+pub(crate) struct Examined<'a> {
+    /// The action's place in the file, from 0.
+    pub(crate) index: usize,
+    pub(crate) action: &'a Action,
+    /// One of which all conditions hold is enough.
+    pub(crate) matchers: Vec<Vec<Condition>>,
+}
+
+/// Why no action is for an event, in one line; values of the event are not in it.
+pub(crate) fn why_none(actions: &[Examined<'_>]) -> String {
+    if actions.is_empty() {
+        return "the config has no actions".into();
+    }
+    let mut reasons: Vec<String> = actions
+        .iter()
+        .take(MAX_SHOWN_ACTIONS)
+        .map(|examined| {
+            format!(
+                "`{}`: {}",
+                examined.action.name,
+                examined.reasons().join(", ")
+            )
+        })
+        .collect();
+    if actions.len() > MAX_SHOWN_ACTIONS {
+        reasons.push(format!("and {} more", actions.len() - MAX_SHOWN_ACTIONS));
+    }
+    reasons.join("; ")
+}
+
+/// One condition of a matcher and what the event has to say to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Condition {
+    /// Of the file, from 1.
+    pub(crate) line: u32,
+    /// What it is about, such as `the type` or a path.
+    pub(crate) subject: String,
+    /// What the event has there, such as `"functional"` or `a list`.
+    pub(crate) found: String,
+    pub(crate) asked: String,
+    pub(crate) holds: bool,
+}
 
 impl JobConfig {
     /// The matching actions with their indexes, in the order of the file.
@@ -17,6 +69,55 @@ impl JobConfig {
             .filter(|(_, action)| action.matchers.iter().any(|matcher| matcher.holds(event)))
             .collect()
     }
+
+    /// All actions, in the order of the file.
+    pub(crate) fn examine(&self, event: &Event) -> Vec<Examined<'_>> {
+        self.actions
+            .iter()
+            .enumerate()
+            .map(|(index, action)| Examined {
+                index,
+                action,
+                matchers: action
+                    .matchers
+                    .iter()
+                    .map(|matcher| matcher.examine(event))
+                    .collect(),
+            })
+            .collect()
+    }
+}
+
+impl Examined<'_> {
+    pub(crate) fn matches(&self) -> bool {
+        self.matchers
+            .iter()
+            .any(|conditions| conditions.iter().all(|condition| condition.holds))
+    }
+
+    /// Why the action is not for the event: of each matcher what does not hold.
+    pub(crate) fn reasons(&self) -> Vec<String> {
+        if self.matchers.is_empty() {
+            let line = self.action.line;
+            return vec![format!("line {line}: it has no `events`, so it never runs")];
+        }
+        self.matchers
+            .iter()
+            .filter_map(|conditions| conditions.iter().find(|condition| !condition.holds))
+            .map(Condition::to_string)
+            .collect()
+    }
+}
+
+impl std::fmt::Display for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let verb = if self.holds { "is" } else { "is not" };
+        write!(
+            f,
+            "line {}: {} {verb} {}",
+            self.line, self.subject, self.asked
+        )
+    }
 }
 
 impl EventMatcher {
@@ -26,6 +127,22 @@ impl EventMatcher {
                 .filter
                 .as_ref()
                 .is_none_or(|filter| filter.holds(event))
+    }
+
+    fn examine(&self, event: &Event) -> Vec<Condition> {
+        let event_type = event.envelope.event_type.as_str();
+        let mut conditions = vec![Condition {
+            line: self.line,
+            subject: "the type".into(),
+            found: shortened(event_type),
+            asked: match self.event_type.text() {
+                "" => "asked for".into(),
+                pattern => shortened(pattern),
+            },
+            holds: self.event_type.matches(event_type),
+        }];
+        conditions.extend(self.filter.as_ref().map(|filter| filter.examine(event)));
+        conditions
     }
 }
 
@@ -42,18 +159,37 @@ impl EventPattern {
 
 impl JsonPathFilter {
     fn holds(&self, event: &Event) -> bool {
-        let found = match self.root {
+        match self.finds(event) {
+            Ok(Found::One(value)) => as_text(value).is_some_and(|text| text == self.expected),
+            // As in the original, a list equals no text.
+            Ok(Found::List(_)) | Err(_) => false,
+        }
+    }
+
+    fn examine(&self, event: &Event) -> Condition {
+        Condition {
+            line: self.line,
+            subject: self.property.to_string(),
+            found: match self.finds(event) {
+                Ok(Found::One(value)) => shown(value),
+                Ok(Found::List(values)) => {
+                    format!("a list of {}, which equals no text", values.len())
+                }
+                Err(missing) => format!("nothing there ({missing})"),
+            },
+            asked: quoted(&self.expected),
+            holds: self.holds(event),
+        }
+    }
+
+    fn finds<'a>(&self, event: &'a Event) -> Result<Found<'a>, super::json_path::NotFound> {
+        match self.root {
             Root::Event => self.property.find(&event.document),
             Root::DataThenEvent => match self.property.find(event.data()) {
                 Ok(Found::List(values)) if values.is_empty() => self.property.find(&event.document),
                 Err(_) => self.property.find(&event.document),
                 found => found,
             },
-        };
-        // As in the original, a list equals no text.
-        match found {
-            Ok(Found::One(value)) => as_text(value).is_some_and(|text| text == self.expected),
-            Ok(Found::List(_)) | Err(_) => false,
         }
     }
 }
@@ -66,6 +202,27 @@ fn as_text(value: &Value) -> Option<Cow<'_, str>> {
         Value::Bool(boolean) => Some(boolean.to_string().into()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "null, which equals no text".into(),
+        Value::Array(items) => format!("a list of {}, which equals no text", items.len()),
+        Value::Object(_) => "a map, which equals no text".into(),
+        scalar => quoted(&as_text(scalar).unwrap_or_default()),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", shortened(text).escape_debug())
+}
+
+fn shortened(text: &str) -> String {
+    let mut short: String = text.chars().take(MAX_SHOWN_CHARS).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
 }
 
 #[cfg(test)]

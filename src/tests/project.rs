@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use http::{HeaderMap, HeaderName};
 use k8s_openapi::api::rbac::v1::Role;
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,6 +11,7 @@ use serde_json::Value;
 use super::{Tester, config, task};
 use crate::event::content_mode::decode;
 use crate::job_config::reader;
+use crate::local::event_file;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -97,34 +97,18 @@ fn the_invariants_of_the_modules_hold() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
-/// The requests of a file in the .http form: name, method line, headers, body.
-fn requests(text: &str) -> Vec<(String, String, HeaderMap, String)> {
-    let mut requests = Vec::new();
-    for request in text.split("###").skip(1) {
-        let (name, rest) = request.split_once('\n').unwrap();
-        let (head, body) = rest.split_once("\n\n").unwrap();
-        let mut lines = head.lines();
-        let method = lines.next().unwrap().to_owned();
-        let mut headers = HeaderMap::new();
-        for line in lines {
-            let (name, value) = line.split_once(": ").unwrap();
-            headers.insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
-        }
-        requests.push((name.trim().to_owned(), method, headers, body.to_owned()));
-    }
-    requests
-}
-
 #[test]
 fn every_request_of_the_test_events_is_an_event() {
     let mut count = 0;
     for entry in fs::read_dir(root().join("test-events")).unwrap() {
         let path = entry.unwrap().path();
-        for (name, method, headers, body) in requests(&fs::read_to_string(&path).unwrap()) {
-            assert_eq!(method, "POST http://localhost:8080/ HTTP/1.1", "{name}");
-            let events =
-                decode(&headers, body.as_bytes()).unwrap_or_else(|error| panic!("{name}: {error}"));
-            assert!(events.iter().all(Result::is_ok), "{name}: {events:?}");
+        if path.is_dir() {
+            continue;
+        }
+        for request in event_file::read(&fs::read(&path).unwrap()).unwrap() {
+            let events = decode(&request.headers, &request.body);
+            let events = events.unwrap_or_else(|error| panic!("{:?}: {error}", request.name));
+            assert!(events.iter().all(Result::is_ok), "{events:?}");
             count += events.len();
         }
     }
