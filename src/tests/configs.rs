@@ -13,7 +13,7 @@ use crate::job_config::reader::{self, Format};
 use crate::job_config::yaml::{self, Kind, Node, Scalar, Style};
 use crate::job_config::{self, schema_names};
 use crate::lint;
-use crate::lint::output::{Form, Output};
+use crate::lint::output::{Colours, Form, Output};
 
 fn directory(kind: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -171,7 +171,7 @@ fn no_text_is_too_odd_for_lint() {
         assert_eq!(lint_of(text.as_bytes()).is_empty(), valid, "{text}");
         for form in [Form::Text, Form::Json, Form::Github] {
             let problems = lint::problems(text.as_bytes());
-            let mut output = Output::new(form, true);
+            let mut output = Output::new(form, Colours::Ansi);
             output
                 .problems("x", text.as_bytes(), &problems, &mut Vec::new())
                 .unwrap();
@@ -336,7 +336,7 @@ fn output(arguments: &[&str]) -> (String, Exit) {
         })
         .collect();
     let mut written = Vec::new();
-    let exit = lint::lint(&cli::lint_settings(&arguments), &mut written, false).unwrap();
+    let exit = lint::lint(&cli::lint_settings(&arguments), &mut written, Colours::None).unwrap();
     let written = String::from_utf8(written).unwrap();
     let root = directory("").display().to_string();
     (written.replace(&root, ""), exit)
@@ -456,7 +456,7 @@ fn a_file_is_fixed_in_its_place() {
     let fixed = |path: &PathBuf| {
         let arguments = ["--fix".to_owned(), path.display().to_string()];
         let mut written = Vec::new();
-        lint::lint(&cli::lint_settings(&arguments), &mut written, false).unwrap();
+        lint::lint(&cli::lint_settings(&arguments), &mut written, Colours::None).unwrap();
         let written = String::from_utf8(written).unwrap();
         written.replace(&temporary.path().display().to_string(), "")
     };
