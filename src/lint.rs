@@ -18,7 +18,7 @@ use crate::cli::{Exit, LintSettings};
 use crate::job_config::problem::{Problem, Severity};
 use crate::job_config::reader::{self, Examined, Format};
 use crate::job_config::yaml::Node;
-use output::Output;
+use output::{Colours, Output};
 use upgrade::Upgraded;
 
 /// Of a file that is no config by mistake; the reader refuses far less.
@@ -69,17 +69,21 @@ fn deprecated(bytes: &[u8], examined: &Examined) -> Option<Problem> {
 pub(crate) fn main(settings: &LintSettings) -> anyhow::Result<Exit> {
     let stdout = io::stdout();
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let coloured = stdout.is_terminal() && !no_colour;
-    lint(settings, &mut stdout.lock(), coloured).context("cannot write the results")
+    let colours = if stdout.is_terminal() && !no_colour {
+        Colours::Ansi
+    } else {
+        Colours::None
+    };
+    lint(settings, &mut stdout.lock(), colours).context("cannot write the results")
 }
 
 /// Writes the problems of all files.
 pub(crate) fn lint(
     settings: &LintSettings,
     to: &mut dyn Write,
-    coloured: bool,
+    colours: Colours,
 ) -> io::Result<Exit> {
-    let mut output = Output::new(settings.output, coloured);
+    let mut output = Output::new(settings.output, colours);
     let mut refused = false;
     for path in &settings.files {
         let name = path.display().to_string();

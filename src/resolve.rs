@@ -98,7 +98,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// `index` is the action's place in the config.
-    fn action(&mut self, index: usize, action: &Action) -> RunAction {
+    pub(crate) fn action(&mut self, index: usize, action: &Action) -> RunAction {
         let tasks: Result<Vec<RunTask>, (String, String)> = action
             .tasks
             .iter()

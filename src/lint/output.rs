@@ -25,11 +25,18 @@ pub(crate) enum Form {
     Github,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Colours {
+    None,
+    /// Those of terminals.
+    Ansi,
+}
+
 /// Writes the problems of several files, and counts them.
 #[derive(Debug)]
 pub(crate) struct Output {
     form: Form,
-    coloured: bool,
+    colours: Colours,
     files: usize,
     errors: usize,
     warnings: usize,
@@ -50,10 +57,10 @@ struct Told<'a> {
 }
 
 impl Output {
-    pub(crate) fn new(form: Form, coloured: bool) -> Self {
+    pub(crate) fn new(form: Form, colours: Colours) -> Self {
         Self {
             form,
-            coloured,
+            colours,
             files: 0,
             errors: 0,
             warnings: 0,
@@ -141,10 +148,9 @@ impl Output {
     }
 
     fn renderer(&self) -> Renderer {
-        let renderer = if self.coloured {
-            Renderer::styled()
-        } else {
-            Renderer::plain()
+        let renderer = match self.colours {
+            Colours::None => Renderer::plain(),
+            Colours::Ansi => Renderer::styled(),
         };
         renderer.term_width(WIDTH)
     }
@@ -303,7 +309,7 @@ mod tests {
         let problem =
             Problem::error(Some(place), "a.b", "50% wrong:\nquite").help(Some("no".into()));
         let mut output = Vec::new();
-        Output::new(form, false)
+        Output::new(form, Colours::None)
             .problems("a,b:c.yaml", text.as_bytes(), &[problem], &mut output)
             .unwrap();
         String::from_utf8(output).unwrap()

@@ -11,14 +11,14 @@ async fn a_broken_config_is_answered_with_its_mistake() {
     let service = Tester::start("apiVersion: v2\nactions:\n  - evnts: []\n").await;
     let (status, reason) = service.receives_triggered().await;
     assert_eq!(status, 202);
-    assert_snapshot!(reason, @"answered as errored: job/config.yaml:3:5: actions[0].evnts: unknown field `evnts`, expected one of `name`, `silent`, `events`, `tasks`");
+    assert_snapshot!(reason, @"answered as errored: job/config.yaml:3:5: actions[0].evnts: unknown field `evnts`, expected one of `name`, `silent`, `events`, `tasks` (did you mean `events`?)");
     assert_eq!(
         service.receives_triggered().await.1,
         "the event was seen before"
     );
     assert_snapshot!(service.finish().await, @"
     event sh.keptn.event.test.started
-    event sh.keptn.event.test.finished errored fail: job/config.yaml:3:5: actions[0].evnts: unknown field `evnts`, expected one of `name`, `silent`, `events`, `tasks`
+    event sh.keptn.event.test.finished errored fail: job/config.yaml:3:5: actions[0].evnts: unknown field `evnts`, expected one of `name`, `silent`, `events`, `tasks` (did you mean `events`?)
     ");
 }
 

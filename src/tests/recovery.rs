@@ -195,7 +195,7 @@ async fn an_event_without_a_job_that_comes_again_to_the_next_process_is_not_answ
     assert_eq!(service.receives_triggered().await.0, 202);
     assert_snapshot!(service.finish().await, @"
     event sh.keptn.event.test.started
-    event sh.keptn.event.test.finished errored fail: job/config.yaml:2:12: actions[0].evnts: unknown field `evnts`, expected one of `name`, `silent`, `events`, `tasks`
+    event sh.keptn.event.test.finished errored fail: job/config.yaml:2:12: actions[0].evnts: unknown field `evnts`, expected one of `name`, `silent`, `events`, `tasks` (did you mean `events`?)
     ");
 }
 

@@ -203,7 +203,12 @@ async fn without_a_config_or_a_match_there_is_nothing_to_do() {
     other["type"] = "sh.keptn.event.deployment.triggered".into();
     assert_eq!(
         service.receives(&other).await,
-        (200, "no action of job/config.yaml matches the event".into())
+        (
+            200,
+            "no action of job/config.yaml matches the event: `Run tests`: line 5: the type is not \
+             sh.keptn.event.test.triggered"
+                .into()
+        )
     );
     service.keptn.has_not("dev/svc", "job/config.yaml");
     let no_config = "no job/config.yaml on service, stage or project level";

@@ -277,10 +277,15 @@ fn a_bound_is_told_where_it_is_passed() {
         "      - image: i\n".repeat(1001)
     );
     let actions = format!("actions:\n{}", "  - events: [{}]\n".repeat(1001));
-    let report = [error(&paths), error(&tasks), error(&actions)].join("\n");
+    let long = format!(
+        "apiVersion: v2\nactions: [{{tasks: [{{image: i, namespace: {}}}]}}]",
+        "A".repeat(9000)
+    );
+    let report = [error(&paths), error(&tasks), error(&actions), error(&long)].join("\n");
     assert_snapshot!(report, @"
     job/config.yaml:38:30: actions[0].tasks[0].env[32].value: one JSONPath with `*`, `..`, a range or a filter too many, at most 32 are allowed
     job/config.yaml:1002:9: actions[0].tasks[999]: at most 999 actions, and as many tasks in an action, are allowed
     job/config.yaml:1001:5: actions[999]: at most 999 actions, and as many tasks in an action, are allowed
+    job/config.yaml:2:42: actions[0].tasks[0].namespace: `AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA…` is no name of a Kubernetes object, allowed are lower-case letters, digits, `-` and `.`, a letter or digit at both ends
     ");
 }

@@ -82,7 +82,15 @@ impl<'n> Value<'n> {
     ) -> Option<T> {
         let text = self.text(problems)?;
         parse(&text)
-            .map_err(|error| problems.add(self.error(error.to_string())))
+            .map_err(|error| {
+                let shown = cited(&text);
+                let error = error.to_string();
+                problems.add(self.error(if shown == text {
+                    error
+                } else {
+                    error.replace(&text, &shown)
+                }));
+            })
             .ok()
     }
 

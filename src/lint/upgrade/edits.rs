@@ -187,8 +187,8 @@ impl<'t> Edits<'t> {
             ranges.iter().any(|&(start, end)| {
                 let is_other = (start, end) != (edit.start, edit.end);
                 let inside = start <= edit.start && edit.end <= end;
-                let before = edit.start == edit.end && edit.start == start;
-                is_other && inside && !before
+                let beside = edit.start == edit.end && [start, end].contains(&edit.start);
+                is_other && inside && !beside
             })
         };
         let mut changed = String::new();
