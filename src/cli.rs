@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::local::story::RunResult;
-use crate::{init_container, job_config, lint, local, serve};
-pub(crate) use desk::{DeskSettings, RunSettings};
+use crate::{explain, init_container, job_config, lint, local, serve};
+pub(crate) use desk::{DeskSettings, DevSettings, ExplainSettings, RunSettings};
 pub(crate) use settings::{InitSettings, LintSettings, ServeSettings, TaskSettings};
 
 /// Runs container images as Kubernetes Jobs in answer to Keptn events.
@@ -29,6 +29,10 @@ enum Command {
     Serve(Box<ServeSettings>),
     /// Run one event from start to end, without a cluster.
     Run(Box<RunSettings>),
+    /// Be the service for any number of events, without a cluster.
+    Dev(Box<DevSettings>),
+    /// Say why an event runs what it runs, and print the Jobs.
+    Explain(Box<ExplainSettings>),
     /// Say what is wrong with job/config.yaml, before an event comes.
     Lint(LintSettings),
     /// Print the JSON Schema of job/config.yaml, for editors.
@@ -82,6 +86,8 @@ pub fn main() -> ExitCode {
     let result = match command {
         Command::Serve(settings) => serve::main(&settings).map(|()| Exit::Succeeded),
         Command::Run(settings) => local::run(&settings).map(Exit::from),
+        Command::Dev(settings) => local::dev(&settings).map(|()| Exit::Succeeded),
+        Command::Explain(settings) => explain::main(&settings),
         Command::Lint(settings) => lint::main(&settings),
         Command::Schema => schema().map(|()| Exit::Succeeded),
         Command::Init(settings) => init_container::main(*settings).map(|()| Exit::Succeeded),

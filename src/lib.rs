@@ -59,6 +59,7 @@ mod init_container;
 mod local;
 mod telemetry;
 
+mod explain;
 mod lint;
 
 pub use cli::main;

@@ -1,8 +1,10 @@
 //! The service at a desk: on a cluster and a Keptn in this process.
 
+mod dev;
 pub(crate) mod event_file;
 pub(crate) mod keptn;
 pub(crate) mod kubernetes;
+mod preview;
 mod run;
 pub(crate) mod runtime;
 pub(crate) mod story;
@@ -23,15 +25,27 @@ use crate::job_config::fields::Image;
 use crate::keptn::answers::Answers;
 use crate::keptn::event_store::EventStore;
 use crate::serve::{Outside, RESOURCE_TIMEOUT, Service};
-use keptn::{Keptn, Repository};
+use keptn::Keptn;
 use kubernetes::{Kubernetes, Observer, Parts};
 use runtime::OWN_IMAGE;
 use story::Story;
 
+pub(crate) use dev::main as dev;
 pub(crate) use run::main as run;
 
 /// Where Jobs run if nothing says otherwise: a name that config authors know.
-const NAMESPACE: &str = "keptn";
+pub(crate) const NAMESPACE: &str = "keptn";
+
+/// Of the service at a desk.
+fn serve_settings(settings: &DeskSettings) -> anyhow::Result<ServeSettings> {
+    let address = "an address of this program";
+    Ok(ServeSettings::at_a_desk(
+        settings.tasks.clone(),
+        Url::parse(Keptn::CONFIGURATION_SERVICE).context(address)?,
+        Url::parse(Keptn::EVENT_ENDPOINT).context(address)?,
+        Image::parse(OWN_IMAGE).map_err(anyhow::Error::msg)?,
+    ))
+}
 
 /// The service with all that it talks to.
 struct Desk {
@@ -43,7 +57,7 @@ struct Desk {
 
 impl Desk {
     async fn new(settings: &DeskSettings, story: &Arc<Story>) -> anyhow::Result<Self> {
-        let repository = Repository::new(settings.resources(), settings.config.clone());
+        let repository = settings.resources.repository();
         let teller = Arc::clone(story);
         let keptn = Keptn::new(repository, Duration::ZERO, move |event| teller.sent(event));
         let kubernetes = Kubernetes::new(Parts {
@@ -56,12 +70,7 @@ impl Desk {
             settling: Duration::ZERO,
             volumes: Some(std::env::temp_dir()),
         });
-        let serve = ServeSettings::at_a_desk(
-            settings.tasks.clone(),
-            Url::parse(Keptn::CONFIGURATION_SERVICE).context("an address of this program")?,
-            Url::parse(Keptn::EVENT_ENDPOINT).context("an address of this program")?,
-            Image::parse(OWN_IMAGE).map_err(anyhow::Error::msg)?,
-        );
+        let serve = serve_settings(settings)?;
         let namespace = serve.tasks.job_namespace.as_ref();
         let namespace = namespace.map_or_else(|| NAMESPACE.to_owned(), ToString::to_string);
         for (name, values) in &settings.secrets()? {

@@ -55,6 +55,14 @@ pub(crate) struct Resolver<'a> {
     room: usize,
 }
 
+/// What an entry of `env` comes to.
+pub(crate) enum Resolved {
+    /// In Kubernetes' notation, see [`Variable`].
+    Value(String),
+    /// The name of a Secret whose keys become variables.
+    Secret(String),
+}
+
 /// What becomes of the variables of a task.
 #[derive(Default)]
 struct Environment {
@@ -181,27 +189,14 @@ impl<'a> Resolver<'a> {
             variables: keptn,
             secrets: Vec::new(),
         };
-        for EnvEntry { name, source, .. } in &task.env {
-            let value = match source {
-                EnvVar::Literal(text) => text.clone(),
-                EnvVar::Secret(secret) => {
-                    self.policy.check_secret(secret.as_str()).map_err(|error| {
-                        format!("could not add env with name {name}, valueFrom secret: {error}")
-                    })?;
-                    environment.secrets.push(secret.as_str().to_owned());
+        for entry in &task.env {
+            let name = &entry.name;
+            let value = match self.value(entry)? {
+                Resolved::Value(value) => value,
+                Resolved::Secret(secret) => {
+                    environment.secrets.push(secret);
                     continue;
                 }
-                EnvVar::Event { path, render } => path
-                    .find(&self.event.document)
-                    .map_err(|error| error.to_string())
-                    .and_then(|found| rendered(&found, *render))
-                    .map(|text| literal(&text))
-                    .map_err(|error| {
-                        format!(
-                            "could not add env with name '{name}', value '{path}', valueFrom \
-                             'event': {error}"
-                        )
-                    })?,
             };
             self.within_bounds(name, &value)
                 .map_err(|error| format!("could not add env with name {name}: {error}"))?;
@@ -214,6 +209,30 @@ impl<'a> Resolver<'a> {
             }
         }
         Ok(environment)
+    }
+
+    /// What one entry of a task's `env` comes to.
+    pub(crate) fn value(&self, entry: &EnvEntry) -> Result<Resolved, String> {
+        let name = &entry.name;
+        match &entry.source {
+            EnvVar::Literal(text) => Ok(Resolved::Value(text.clone())),
+            EnvVar::Secret(secret) => {
+                self.policy.check_secret(secret.as_str()).map_err(|error| {
+                    format!("could not add env with name {name}, valueFrom secret: {error}")
+                })?;
+                Ok(Resolved::Secret(secret.as_str().to_owned()))
+            }
+            EnvVar::Event { path, render } => path
+                .find(&self.event.document)
+                .map_err(|error| error.to_string())
+                .and_then(|found| rendered(&found, *render))
+                .map(|text| Resolved::Value(literal(&text)))
+                .map_err(|error| {
+                    format!(
+                        "could not add env with name '{name}', value '{path}', valueFrom 'event': {error}"
+                    )
+                }),
+        }
     }
 
     fn within_bounds(&mut self, name: &EnvName, value: &str) -> Result<(), String> {
@@ -241,7 +260,7 @@ fn time_limit(task: &Task, defaults: &TaskDefaults) -> u32 {
     own.min(defaults.deadline.unwrap_or(u32::MAX))
 }
 
-fn keptn_variables(event: &Event) -> Vec<Variable> {
+pub(crate) fn keptn_variables(event: &Event) -> Vec<Variable> {
     let scope = &event.envelope.scope;
     let scope_variables = [
         ("KEPTN_PROJECT", &scope.project),

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::admission::{Admission, UnderWay};
-use crate::cli::ServeSettings;
+use crate::cli::{ServeSettings, TaskSettings};
 use crate::cluster::{
     self, Cluster, Identity, InitContainer, JobSettings, Leadership, OwnPod, SecretKey,
 };
@@ -153,7 +153,8 @@ impl Service {
             Some(name) => OwnPod::read(client.clone(), client.default_namespace(), name).await,
             None => OwnPod::default(),
         };
-        let defaults = defaults(settings, &own_pod);
+        let rules = Rules::of(settings, &namespace, &own_pod);
+        warn_of_this_pod(&rules.jobs);
         let leadership = Leadership::new(
             client.clone(),
             &namespace,
@@ -171,11 +172,7 @@ impl Service {
             stop.clone(),
             leadership.doubt(),
         );
-        let cluster = Cluster::new(
-            client,
-            namespace.clone(),
-            job_settings(settings, &own_pod, &defaults),
-        );
+        let cluster = Cluster::new(client, namespace.clone(), rules.jobs);
         let halt = CancellationToken::new();
         let runs = Arc::new(Runs::new(
             Executor::new(cluster.clone(), answers),
@@ -194,8 +191,8 @@ impl Service {
             ),
             cluster,
             runs: Arc::clone(&runs),
-            policy: policy(settings, &namespace, &own_pod),
-            defaults,
+            policy: rules.policy,
+            defaults: rules.defaults,
             installation: settings.tasks.full_deployment_name.clone(),
             under_way,
         });
@@ -273,17 +270,35 @@ async fn end_of(tracker: &TaskTracker, until: Instant) -> bool {
     timeout_at(until, tracker.wait()).await.is_ok()
 }
 
-fn policy(settings: &ServeSettings, namespace: &str, own_pod: &OwnPod) -> Policy {
+/// What the settings decide about the tasks of every event.
+pub(crate) struct Rules {
+    pub(crate) policy: Policy,
+    pub(crate) defaults: TaskDefaults,
+    pub(crate) jobs: JobSettings,
+}
+
+impl Rules {
+    pub(crate) fn of(settings: &ServeSettings, namespace: &str, own_pod: &OwnPod) -> Self {
+        let defaults = defaults(settings, own_pod);
+        Self {
+            policy: policy(&settings.tasks, namespace, own_pod),
+            jobs: job_settings(settings, own_pod, &defaults),
+            defaults,
+        }
+    }
+}
+
+fn policy(settings: &TaskSettings, namespace: &str, own_pod: &OwnPod) -> Policy {
     Policy {
-        images: settings.tasks.allowed_image_list.clone(),
-        privileged: if settings.tasks.allow_privileged_jobs {
+        images: settings.allowed_image_list.clone(),
+        privileged: if settings.allow_privileged_jobs {
             Privileged::Allowed
         } else {
             Privileged::Refused
         },
         namespace: namespace.to_owned(),
         own_service_account: own_pod.service_account.clone(),
-        own_secret: settings.tasks.keptn_api_token_secret.to_string(),
+        own_secret: settings.keptn_api_token_secret.to_string(),
     }
 }
 
@@ -324,13 +339,6 @@ fn job_settings(
         .init_container_configuration_service_api_endpoint
         .as_ref()
         .unwrap_or(&settings.configuration_service);
-    if is_this_pod(configuration_service) {
-        warn!(
-            url = %configuration_service,
-            "init containers cannot reach this address, tasks with `files` will fail: set \
-             INIT_CONTAINER_CONFIGURATION_SERVICE_API_ENDPOINT"
-        );
-    }
     JobSettings {
         managed_by: settings.tasks.full_deployment_name.clone(),
         init_container: InitContainer {
@@ -350,8 +358,17 @@ fn job_settings(
     }
 }
 
-fn is_this_pod(url: &Url) -> bool {
-    matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
+fn warn_of_this_pod(jobs: &JobSettings) {
+    let url = &jobs.init_container.configuration_service;
+    let host = Url::parse(url).ok();
+    let host = host.as_ref().and_then(Url::host_str);
+    if matches!(host, Some("localhost" | "127.0.0.1" | "[::1]")) {
+        warn!(
+            url,
+            "init containers cannot reach this address, tasks with `files` will fail: set \
+             INIT_CONTAINER_CONFIGURATION_SERVICE_API_ENDPOINT"
+        );
+    }
 }
 
 /// The first signal starts the way out, the second one ends the process at once.

@@ -9,9 +9,10 @@ use anyhow::Context;
 use clap::Args;
 use reqwest::Url;
 
-use super::settings::{ServeSettings, TaskSettings};
+use super::settings::{ServeSettings, TaskSettings, http_url, port};
 use crate::job_config::fields::{Image, ObjectName};
 use crate::local::event_file::{self, EventRequest};
+use crate::local::keptn::Repository;
 use crate::local::runtime::Kind;
 use crate::local::story::Format;
 
@@ -40,9 +41,61 @@ pub(crate) struct EventSource {
     request: Option<String>,
 }
 
-/// The surroundings of the service at a desk.
+#[derive(Debug, Args)]
+pub(crate) struct DevSettings {
+    /// Port on which events are received.
+    #[arg(long, env = "RCV_PORT", value_name = "RCV_PORT", default_value_t = 8080, value_parser = port)]
+    pub(crate) rcv_port: u16,
+
+    /// Directory of events that `POST /test-events/NUMBER` sends.
+    #[arg(long, value_name = "DIR", default_value = "test-events")]
+    pub(crate) test_events: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) desk: DeskSettings,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainSettings {
+    #[command(flatten)]
+    pub(crate) event: EventSource,
+
+    #[command(flatten)]
+    pub(crate) resources: ResourceSettings,
+
+    /// How it is told.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+
+    /// Keptn's configuration service, as init containers reach it.
+    #[arg(long, env = "CONFIGURATION_SERVICE", value_name = "CONFIGURATION_SERVICE",
+          default_value = "http://configuration-service:8080", value_parser = http_url)]
+    configuration_service: Url,
+
+    /// Image of this service, for init containers.
+    #[arg(long, env = "INIT_CONTAINER_IMAGE", value_name = "INIT_CONTAINER_IMAGE",
+          default_value = concat!("keptncontrib/job-executor-service:", env!("CARGO_PKG_VERSION")),
+          value_parser = Image::parse)]
+    init_container_image: Image,
+
+    #[command(flatten)]
+    tasks: TaskSettings,
+}
+
+impl ExplainSettings {
+    pub(crate) fn serve(&self) -> ServeSettings {
+        ServeSettings::at_a_desk(
+            self.tasks.clone(),
+            self.configuration_service.clone(),
+            self.configuration_service.clone(),
+            self.init_container_image.clone(),
+        )
+    }
+}
+
+/// Where job/config.yaml and the files of tasks are.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct DeskSettings {
+pub(crate) struct ResourceSettings {
     /// Directory laid out as Keptn's repository (`<project>/<stage>/<service>/job/config.yaml`), or one
     /// service's files.
     #[arg(long, value_name = "DIR", default_value = ".", value_parser = directory)]
@@ -50,7 +103,20 @@ pub(crate) struct DeskSettings {
 
     /// File that is the service's job/config.yaml, whatever the directory has.
     #[arg(long, value_name = "FILE", value_parser = file)]
-    pub(crate) config: Option<PathBuf>,
+    config: Option<PathBuf>,
+}
+
+impl ResourceSettings {
+    pub(crate) fn repository(&self) -> Repository {
+        Repository::new(self.resources.clone(), self.config.clone())
+    }
+}
+
+/// The surroundings of the service at a desk.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DeskSettings {
+    #[command(flatten)]
+    pub(crate) resources: ResourceSettings,
 
     /// What runs the tasks.
     #[arg(long, value_enum, default_value_t = Kind::Process)]
@@ -71,10 +137,17 @@ pub(crate) struct DeskSettings {
 impl EventSource {
     /// The request that is meant, or what is wrong with the file.
     pub(crate) fn read(&self) -> Result<EventRequest, String> {
-        let in_file = |reason: String| format!("{}: {reason}", self.file.display());
-        let bytes = self.bytes().map_err(|error| in_file(error.to_string()))?;
-        let requests = event_file::read(&bytes).map_err(in_file)?;
-        event_file::choose(requests, self.request.as_deref()).map_err(in_file)
+        let bytes = self
+            .bytes()
+            .map_err(|error| self.in_file(&error.to_string()))?;
+        let requests = event_file::read(&bytes).map_err(|reason| self.in_file(&reason))?;
+        event_file::choose(requests, self.request.as_deref())
+            .map_err(|reason| self.in_file(&reason))
+    }
+
+    /// A reason with the file that it is about.
+    pub(crate) fn in_file(&self, reason: &str) -> String {
+        format!("{}: {reason}", self.file.display())
     }
 
     fn bytes(&self) -> std::io::Result<Vec<u8>> {
@@ -90,10 +163,6 @@ impl EventSource {
 }
 
 impl DeskSettings {
-    pub(crate) fn resources(&self) -> PathBuf {
-        self.resources.clone()
-    }
-
     /// The Secrets' values by their names.
     pub(crate) fn secrets(&self) -> anyhow::Result<BTreeMap<String, BTreeMap<String, String>>> {
         let read = |(name, file): &(ObjectName, PathBuf)| {

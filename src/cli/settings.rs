@@ -207,7 +207,7 @@ pub(crate) struct InitSettings {
     pub(crate) git_commit_id: Option<String>,
 }
 
-fn http_url(text: &str) -> Result<Url, String> {
+pub(super) fn http_url(text: &str) -> Result<Url, String> {
     let expected = "expected an address such as `http://localhost:8080/path`";
     let url = Url::parse(text).map_err(|error| format!("{error}, {expected}"))?;
     let plain = url.query().is_none() && url.fragment().is_none();
@@ -237,7 +237,7 @@ fn within(text: &str, range: std::ops::RangeInclusive<u32>) -> Result<u32, Strin
     })
 }
 
-fn port(text: &str) -> Result<u16, String> {
+pub(super) fn port(text: &str) -> Result<u16, String> {
     text.parse()
         .map_err(|_| "expected a port number from 0 (any free one) to 65535".into())
 }

@@ -1,8 +1,9 @@
 //! An event from a file: a `CloudEvent` as JSON, or a file of HTTP requests as editors send them.
 
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{HeaderMap, Method};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Request};
 
+use crate::endpoint::Body;
 use crate::event::Event;
 use crate::event::content_mode;
 
@@ -41,7 +42,8 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Vec<EventRequest>, String> {
 }
 
 /// Requests in the form of RFC 2616, as the REST clients of editors take them: each begins at a line with
-/// `###`, comments begin with `#` or `//`.
+/// `###`, comments begin with `#` or `//`,
+/// variables with `@`.
 fn requests(text: &str) -> Result<Vec<EventRequest>, String> {
     let mut requests = Vec::new();
     let mut lines = text.lines().enumerate().peekable();
@@ -52,7 +54,8 @@ fn requests(text: &str) -> Result<Vec<EventRequest>, String> {
             name = Some(title.trim().to_owned()).filter(|name| !name.is_empty());
             continue;
         }
-        if line.trim().is_empty() || line.starts_with('#') || line.starts_with("//") {
+        let is_comment = line.starts_with(['#', '@']) || line.starts_with("//");
+        if line.trim().is_empty() || is_comment {
             continue;
         }
         expect_post(line).map_err(|error| format!("line {}: {error}", number + 1))?;
@@ -142,6 +145,23 @@ pub(crate) fn choose(
 }
 
 impl EventRequest {
+    /// All events of the request that are valid.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        let events = content_mode::decode(&self.headers, &self.body).unwrap_or_default();
+        events.into_iter().flatten().collect()
+    }
+
+    pub(crate) fn into_http(self) -> Request<Body> {
+        let mut request = Request::new(Body::from(self.body));
+        *request.method_mut() = Method::POST;
+        *request.headers_mut() = self.headers;
+        // The body is whole here, whatever its sender said.
+        for header in [CONTENT_LENGTH, TRANSFER_ENCODING] {
+            request.headers_mut().remove(header);
+        }
+        request
+    }
+
     /// The one event of the request.
     pub(crate) fn event(&self) -> Result<Event, String> {
         let mut events =

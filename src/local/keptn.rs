@@ -17,11 +17,14 @@ use tower::service_fn;
 use tower::util::BoxCloneSyncService;
 
 use crate::keptn::{Http, SendError};
-pub(crate) use repository::Repository;
 use repository::{Entry, Level};
+pub(crate) use repository::{FoundConfig, Repository};
 
 /// Pages of a list, as configuration-service 0.8.2 bounds them.
 const MAX_PAGE: usize = 50;
+
+/// That are kept; a desk sees fewer in a day.
+const MAX_EVENTS: usize = 10_000;
 
 #[derive(Clone)]
 pub(crate) struct Keptn {
@@ -101,6 +104,9 @@ impl Keptn {
         (self.recipient)(&event);
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         events.push((event, Instant::now()));
+        if events.len() > MAX_EVENTS {
+            events.remove(0);
+        }
         Response::new(Vec::new())
     }
 

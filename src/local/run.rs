@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::{Request, header};
 use http_body_util::BodyExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
@@ -10,59 +9,57 @@ use tower::ServiceExt;
 
 use super::Desk;
 use super::event_file::EventRequest;
+use super::preview::{Preview, preview};
 use super::story::{RunResult, Story, Told};
 use crate::cli::RunSettings;
-use crate::endpoint::{Body, Router};
+use crate::endpoint::Router;
 use crate::event::Event;
 
 /// How the run ended.
 pub(crate) fn main(settings: &RunSettings) -> anyhow::Result<RunResult> {
     let story = Arc::new(Story::on_stdout(settings.desk.output));
+    let began = Instant::now();
+    let bad_input = |reason: &str| Ok(ended(&story, RunResult::BadInput, reason, began));
     let request = match settings.event.read() {
         Ok(request) => request,
-        Err(reason) => return Ok(ended(&story, RunResult::BadInput, &reason, Instant::now())),
+        Err(reason) => return bad_input(&reason),
     };
     let event = match request.event() {
         Ok(event) => event,
-        Err(reason) => return Ok(ended(&story, RunResult::BadInput, &reason, Instant::now())),
+        Err(reason) => return bad_input(&settings.event.in_file(&reason)),
     };
+    story.tell(&Told::event(&event));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let result = runtime.block_on(run(settings, &story, request, &event));
     runtime.shutdown_background();
-    result
+    let (result, reason) = result?;
+    Ok(ended(&story, result, &reason, began))
 }
 
+/// With the reason, where there is one to tell.
 async fn run(
     settings: &RunSettings,
     story: &Arc<Story>,
     request: EventRequest,
     event: &Event,
-) -> anyhow::Result<RunResult> {
-    let began = Instant::now();
-    let envelope = &event.envelope;
-    story.tell(&Told::Event {
-        id: &envelope.id,
-        event_type: envelope.event_type.as_str(),
-        project: envelope.scope.project.as_deref(),
-        stage: envelope.scope.stage.as_deref(),
-        service: envelope.scope.service.as_deref(),
-    });
+) -> anyhow::Result<(RunResult, String)> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let preview = preview(&settings.desk, event, story)?;
     let desk = Desk::new(&settings.desk, story).await?;
-    let (result, reason) = tokio::select! {
-        result = work(&desk, story, request) => result?,
+    let ended = tokio::select! {
+        ended = work(&desk, story, request, preview) => ended?,
         _ = interrupt.recv() => (RunResult::Interrupted, String::new()),
         _ = terminate.recv() => (RunResult::Interrupted, String::new()),
     };
     tokio::select! {
-        ended = desk.shut_down() => ended?,
+        stopped = desk.shut_down() => stopped?,
         // Whoever asks twice does not want to wait.
         _ = interrupt.recv() => {}
     }
-    Ok(ended(story, result, &reason, began))
+    Ok(ended)
 }
 
 fn ended(story: &Story, result: RunResult, reason: &str, began: Instant) -> RunResult {
@@ -77,26 +74,31 @@ fn ended(story: &Story, result: RunResult, reason: &str, began: Instant) -> RunR
     result
 }
 
-/// With the reason, where there is one to tell.
 async fn work(
     desk: &Desk,
     story: &Story,
     request: EventRequest,
+    preview: Preview,
 ) -> anyhow::Result<(RunResult, String)> {
+    if let Preview::BadInput(reason) = preview {
+        return Ok((RunResult::BadInput, reason));
+    }
     let (status, answer) = post(&desk.router, request).await?;
-    if status == 200 {
-        return Ok((RunResult::NothingMatched, answer));
-    }
-    if status != 202 {
-        return Ok((RunResult::BadInput, answer));
-    }
+    let refused = match preview {
+        Preview::Nothing(reason) => return Ok((RunResult::NothingMatched, reason)),
+        Preview::Invalid | Preview::BadInput(_) => {
+            let reason = "the config is invalid, which was answered as errored";
+            return Ok((RunResult::BadInput, reason.into()));
+        }
+        Preview::Run { refused } => refused,
+    };
+    anyhow::ensure!(status == 202, "the service answered {status}: {answer}");
     let (jobs, _) = story.tasks();
     if jobs > 0 {
         story.runs_over(1).await;
     }
     let (_, failed) = story.tasks();
-    let errored = |event: &serde_json::Value| event["data"]["status"] == "errored";
-    let result = if failed > 0 || story.events().iter().any(errored) {
+    let result = if refused || failed > 0 {
         RunResult::Errored
     } else {
         RunResult::Succeeded
@@ -106,13 +108,7 @@ async fn work(
 
 /// Status and text of the service's answer.
 async fn post(router: &Router, request: EventRequest) -> anyhow::Result<(u16, String)> {
-    let mut message = Request::post("/").body(Body::from(request.body))?;
-    let mut headers = request.headers;
-    // The body is whole here, whatever its sender said.
-    headers.remove(header::CONTENT_LENGTH);
-    headers.remove(header::TRANSFER_ENCODING);
-    *message.headers_mut() = headers;
-    let response = router.clone().oneshot(message).await?;
+    let response = router.clone().oneshot(request.into_http()).await?;
     let status = response.status().as_u16();
     let body = response.into_body().collect().await?.to_bytes();
     Ok((status, String::from_utf8_lossy(&body).trim().to_owned()))

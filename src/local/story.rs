@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::kubernetes::{Change, Container, Observer, Resource, text};
 use crate::cluster::names;
+use crate::event::Event;
 use crate::run::Run;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -39,6 +40,23 @@ pub(crate) enum Told<'a> {
         project: Option<&'a str>,
         stage: Option<&'a str>,
         service: Option<&'a str>,
+    },
+    /// The config that was found.
+    Config {
+        file: &'a str,
+    },
+    /// What is wrong with it.
+    Problem {
+        #[serde(flatten)]
+        problem: &'a ProblemTold,
+    },
+    Action {
+        name: &'a str,
+        line: u32,
+        silent: bool,
+        matches: bool,
+        /// Why the action is not for the event, or which of its tasks are refused.
+        reasons: &'a [String],
     },
     TaskStarted {
         action: &'a str,
@@ -66,6 +84,19 @@ pub(crate) enum Told<'a> {
         reason: Option<&'a str>,
         seconds: f64,
     },
+    /// What the sender of an event was told.
+    Answered {
+        status: u16,
+        text: &'a str,
+    },
+    Listening {
+        address: &'a str,
+        /// By their numbers, from 1.
+        test_events: &'a [String],
+    },
+    Note {
+        text: &'a str,
+    },
     EventSent {
         event: &'a Value,
     },
@@ -77,6 +108,30 @@ pub(crate) enum Told<'a> {
         failed: usize,
         seconds: f64,
     },
+}
+
+impl<'a> Told<'a> {
+    pub(crate) fn event(event: &'a Event) -> Self {
+        let envelope = &event.envelope;
+        Self::Event {
+            id: &envelope.id,
+            event_type: envelope.event_type.as_str(),
+            project: envelope.scope.project.as_deref(),
+            stage: envelope.scope.stage.as_deref(),
+            service: envelope.scope.service.as_deref(),
+        }
+    }
+}
+
+/// A problem with its place, and as `lint` shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct ProblemTold {
+    pub(crate) line: Option<u32>,
+    pub(crate) column: Option<u32>,
+    pub(crate) path: String,
+    pub(crate) message: String,
+    #[serde(skip)]
+    pub(crate) text: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -103,7 +158,6 @@ pub(crate) struct Story {
     tasks: Mutex<BTreeMap<String, Task>>,
     /// Runs that are over.
     over: watch::Sender<usize>,
-    sent: watch::Sender<Vec<Value>>,
 }
 
 /// A task whose Job is there.
@@ -127,7 +181,6 @@ impl Story {
             out: Mutex::new(out),
             tasks: Mutex::default(),
             over: watch::Sender::new(0),
-            sent: watch::Sender::default(),
         }
     }
 
@@ -151,12 +204,6 @@ impl Story {
     /// Keptn took an event.
     pub(crate) fn sent(&self, event: &Value) {
         self.tell(&Told::EventSent { event });
-        self.sent.send_modify(|sent| sent.push(event.clone()));
-    }
-
-    /// The events that were sent.
-    pub(crate) fn events(&self) -> Vec<Value> {
-        self.sent.borrow().clone()
     }
 
     /// How many tasks had a Job, and how many of them failed.
@@ -290,6 +337,7 @@ impl Story {
 impl Observer for Story {
     fn changed(&self, change: &Change) {
         let Some(after) = change.after.as_deref() else {
+            lock(&self.tasks).remove(&change.key.name);
             return;
         };
         match change.key.resource {

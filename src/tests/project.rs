@@ -67,7 +67,7 @@ fn the_invariants_of_the_modules_hold() {
             &["keptn", "cli", "serve", "init_container", "local"],
             &["reqwest"],
         );
-        refuse(&["endpoint"], &["axum::"]);
+        refuse(&["endpoint", "local"], &["axum::"]);
         if is_in(module, &pure) {
             refuse(
                 &[],

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use crate::event::EventScope;
 use crate::job_config::reader::CONFIG_URI;
 
 /// Deeper directories are a loop of links.
@@ -22,6 +23,12 @@ pub(crate) enum Level<'a> {
     Project(&'a str),
     Stage(&'a str, &'a str),
     Service(&'a str, &'a str, &'a str),
+}
+
+/// A config with the file that it is.
+pub(crate) struct FoundConfig {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: Vec<u8>,
 }
 
 pub(crate) enum Entry {
@@ -48,6 +55,51 @@ impl Repository {
             Some(path) => read(&path),
             None => Entry::Absent,
         }
+    }
+
+    /// The config of an event, on the level of the service, the stage or the project, as the service looks
+    /// for it.
+    pub(crate) fn config(&self, scope: &EventScope) -> Result<Option<FoundConfig>, String> {
+        for path in self.config_paths(scope) {
+            match read(&path) {
+                Entry::File(bytes) => return Ok(Some(FoundConfig { path, bytes })),
+                Entry::Absent | Entry::Directory => {}
+                Entry::Unreadable(reason) => return Err(reason),
+            }
+        }
+        Ok(None)
+    }
+
+    /// That there is no config, and where one would be.
+    pub(crate) fn no_config(&self, scope: &EventScope) -> String {
+        let paths: Vec<String> = self
+            .config_paths(scope)
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        format!(
+            "no {CONFIG_URI} on service, stage or project level; looked for {}",
+            paths.join(", ")
+        )
+    }
+
+    fn config_paths(&self, scope: &EventScope) -> Vec<PathBuf> {
+        if let Some(config) = &self.config {
+            return vec![config.clone()];
+        }
+        let (project, stage, service) = (&scope.project, &scope.stage, &scope.service);
+        let project = project.as_deref();
+        let staged = project.zip(stage.as_deref());
+        let served = staged.zip(service.as_deref());
+        let levels = [
+            served.map(|((project, stage), service)| Level::Service(project, stage, service)),
+            staged.map(|(project, stage)| Level::Stage(project, stage)),
+            project.map(Level::Project),
+        ];
+        let directories = levels.into_iter().flatten();
+        directories
+            .filter_map(|level| Some(self.directory(level)?.join(CONFIG_URI)))
+            .collect()
     }
 
     /// The names of all files of a level, without a leading slash, in order.

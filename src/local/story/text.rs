@@ -10,6 +10,9 @@ const BAD: Style = AnsiColor::Red.on_default().bold();
 const TITLE: Style = Style::new().bold();
 const FAINT: Style = Style::new().dimmed();
 
+/// 80 less an indentation of 2.
+const WIDTH: usize = 78;
+
 /// Of the message of an answer; `--output json` has all.
 const MAX_MESSAGE_LINES: usize = 12;
 
@@ -26,6 +29,27 @@ pub(super) fn of(told: &Told<'_>) -> String {
                 .map(|part| part.unwrap_or("-"))
                 .join(" / ");
             format!("{}\n  {scope}, id {id}\n", styled(TITLE, event_type))
+        }
+        Told::Config { file } => format!("  config {file}\n\n"),
+        Told::Problem { problem } => problem.text.clone(),
+        Told::Action {
+            name,
+            line,
+            silent,
+            matches,
+            reasons,
+        } => {
+            let verdict = match (matches, reasons.is_empty()) {
+                (true, true) => styled(GOOD, "matches"),
+                (true, false) => styled(BAD, "matches, but is refused"),
+                (false, _) => styled(FAINT, "does not match"),
+            };
+            let silent = if *silent { ", silent" } else { "" };
+            let mut told = format!("{} (line {line}{silent}) {verdict}\n", styled(TITLE, name));
+            for reason in *reasons {
+                told += &format!("  {}\n", styled(FAINT, reason));
+            }
+            told
         }
         Told::TaskStarted {
             action,
@@ -61,6 +85,14 @@ pub(super) fn of(told: &Told<'_>) -> String {
             let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
             format!("  {how}{code} after {seconds:.1} s{reason}\n")
         }
+        Told::Answered { status, text } => {
+            format!("{}\n", styled(FAINT, &format!("  {status} {text}")))
+        }
+        Told::Listening {
+            address,
+            test_events,
+        } => listening(address, test_events),
+        Told::Note { text } => format!("  {text}\n"),
         Told::EventSent { event } => sent(event),
         Told::Ended {
             result,
@@ -93,35 +125,64 @@ pub(super) fn of(told: &Told<'_>) -> String {
     }
 }
 
+fn listening(address: &str, test_events: &[String]) -> String {
+    let mut told = format!("listening on {}\n", styled(TITLE, address));
+    if !test_events.is_empty() {
+        told += &format!("  curl -X POST {address}test-events/NUMBER sends one of these events:\n");
+    }
+    for (index, name) in test_events.iter().enumerate() {
+        told += &format!("  {} {name}\n", index + 1);
+    }
+    told.push('\n');
+    told
+}
+
 fn sent(event: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let data = &event["data"];
     let mut told = format!(
-        "\n{} {}",
+        "\n{} {}\n",
         styled(FAINT, "event sent"),
         styled(TITLE, &text(&event["type"]))
     );
     if data["status"].is_string() {
-        told += &format!(
-            "\n  status {}, result {}",
-            text(&data["status"]),
-            text(&data["result"])
-        );
+        let (status, result) = (text(&data["status"]), text(&data["result"]));
+        told += &format!("  status {status}, result {result}\n");
     }
-    told.push('\n');
     let message = text(&data["message"]);
+    // The logs in it were told when they were printed.
+    let with_logs = message.contains("\nLogs:");
     let lines: Vec<&str> = message
         .lines()
         .filter(|line| !line.trim().is_empty())
+        .filter(|line| !with_logs || line.starts_with("Task '"))
         .collect();
     for line in lines.iter().take(MAX_MESSAGE_LINES) {
-        told += &format!("  {}\n", styled(FAINT, line));
+        for part in wrapped(line) {
+            told += &format!("  {}\n", styled(FAINT, &part));
+        }
     }
     if lines.len() > MAX_MESSAGE_LINES {
         let more = format!("… {} more lines", lines.len() - MAX_MESSAGE_LINES);
         told += &format!("  {}\n", styled(FAINT, &more));
     }
     told
+}
+
+/// At blanks, so that a line fits where there is one to break it at.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let last = lines.last_mut().filter(|line| {
+            line.is_empty() || line.chars().count() + 1 + word.chars().count() <= WIDTH
+        });
+        match last {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => line.push_str(&format!(" {word}")),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn count(tasks: usize) -> String {

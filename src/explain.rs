@@ -1,0 +1,287 @@
+//! Why an event runs what it runs: each action with each condition, each variable with its value, what is
+//! refused, and the Jobs. Pure, but for the reading of the files.
+
+mod text;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::cli::{Exit, ExplainSettings, ServeSettings};
+use crate::cluster::OwnPod;
+use crate::cluster::manifest::{self, Start};
+use crate::event::Event;
+use crate::job_config::fields::EnvVar;
+use crate::job_config::matching::{Condition, Examined};
+use crate::job_config::problem::ConfigErrors;
+use crate::job_config::reader;
+use crate::job_config::{Action, EnvEntry, JobConfig, Task};
+use crate::lint::output::{Colours, Form, Output};
+use crate::local::NAMESPACE;
+use crate::resolve::{Resolved, Resolver, keptn_variables};
+use crate::run::{RunId, hash};
+use crate::serve::Rules;
+
+/// What a config makes of an event.
+#[derive(Debug, Serialize)]
+pub(crate) struct Explanation {
+    /// What every task gets of the event.
+    pub(crate) env: Vec<VariableExplained>,
+    pub(crate) actions: Vec<ActionExplained>,
+    /// As they would be created; those of later tasks only if the tasks before succeed.
+    pub(crate) jobs: Vec<Value>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ActionExplained {
+    pub(crate) name: String,
+    /// Of the file, from 1.
+    pub(crate) line: u32,
+    pub(crate) silent: bool,
+    pub(crate) matches: bool,
+    /// Each entry of `events`; one of which all conditions hold is enough.
+    pub(crate) events: Vec<Vec<Condition>>,
+    /// Why the action is not for the event.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) reasons: Vec<String>,
+    /// Empty where the action does not match.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tasks: Vec<TaskExplained>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct TaskExplained {
+    pub(crate) name: String,
+    pub(crate) line: u32,
+    pub(crate) image: String,
+    /// Why it cannot or must not run; then no task of its action does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<String>,
+    pub(crate) env: Vec<VariableExplained>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct VariableExplained {
+    pub(crate) name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) line: Option<u32>,
+    /// Where the value comes from: a path, `Keptn`, `a Secret`.
+    pub(crate) source: String,
+    #[serde(flatten)]
+    pub(crate) value: Outcome,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Outcome {
+    Value(String),
+    Error(String),
+    /// All keys of this Secret.
+    Secret(String),
+}
+
+/// Examines a config for an event, as `serve` with these rules does.
+pub(crate) fn explain(
+    event: &Event,
+    config: &[u8],
+    rules: &Rules,
+    installation: &str,
+) -> Result<Explanation, ConfigErrors> {
+    let config_hash = hash(config);
+    let config = reader::read(config)?.config;
+    let id = RunId::of(&event.envelope, installation);
+    let resolver = || Resolver::new(event, &id, &rules.policy, &rules.defaults);
+    let actions = config
+        .examine(event)
+        .into_iter()
+        .map(|examined| action(&examined, &mut resolver()))
+        .collect();
+    let env = keptn_variables(event).into_iter();
+    Ok(Explanation {
+        env: env
+            .map(|variable| VariableExplained {
+                name: variable.name,
+                line: None,
+                source: "Keptn".into(),
+                value: Outcome::Value(as_seen(&variable.value)),
+            })
+            .collect(),
+        actions,
+        jobs: jobs(&config, event, resolver(), config_hash, rules),
+    })
+}
+
+fn jobs(
+    config: &JobConfig,
+    event: &Event,
+    resolver: Resolver<'_>,
+    config_hash: String,
+    rules: &Rules,
+) -> Vec<Value> {
+    let run = resolver.run(config.matching(event), config_hash, Timestamp::now());
+    let record = run.encode().unwrap_or_default();
+    let places = run.steps().flat_map(|(_, places)| places);
+    places
+        .map(|place| {
+            let job = manifest::job(place, &record, Start::Now, &rules.jobs);
+            let mut job = serde_json::to_value(job).unwrap_or_default();
+            job["metadata"]["namespace"] = rules.policy.namespace.clone().into();
+            job
+        })
+        .collect()
+}
+
+fn action(examined: &Examined<'_>, resolver: &mut Resolver<'_>) -> ActionExplained {
+    let Action {
+        name,
+        silent,
+        tasks,
+        line,
+        ..
+    } = examined.action;
+    let matches = examined.matches();
+    let explained = |(index, of): (usize, &Task)| task(examined.index, index, of, resolver);
+    ActionExplained {
+        name: name.clone(),
+        line: *line,
+        silent: *silent,
+        matches,
+        events: examined.matchers.clone(),
+        reasons: if matches {
+            Vec::new()
+        } else {
+            examined.reasons()
+        },
+        tasks: if matches {
+            tasks.iter().enumerate().map(explained).collect()
+        } else {
+            Vec::new()
+        },
+    }
+}
+
+fn task(action: usize, index: usize, task: &Task, resolver: &mut Resolver<'_>) -> TaskExplained {
+    TaskExplained {
+        name: task.name.clone(),
+        line: task.line,
+        image: task.image.clone(),
+        refused: resolver.task(action, index, task).err(),
+        env: task
+            .env
+            .iter()
+            .map(|entry| variable(entry, resolver))
+            .collect(),
+    }
+}
+
+fn variable(entry: &EnvEntry, resolver: &Resolver<'_>) -> VariableExplained {
+    VariableExplained {
+        name: entry.name.as_str().to_owned(),
+        line: Some(entry.line),
+        source: match &entry.source {
+            EnvVar::Event { path, .. } => path.to_string(),
+            EnvVar::Literal(_) => "as it is written".into(),
+            EnvVar::Secret(_) => "a Secret".into(),
+        },
+        value: match (resolver.value(entry), &entry.source) {
+            // `$(X)` is the kubelet's to expand.
+            (Ok(Resolved::Value(value)), EnvVar::Literal(_)) => Outcome::Value(value),
+            (Ok(Resolved::Value(value)), _) => Outcome::Value(as_seen(&value)),
+            (Ok(Resolved::Secret(secret)), _) => Outcome::Secret(secret),
+            (Err(error), _) => Outcome::Error(error),
+        },
+    }
+}
+
+/// As the container sees it: an escaped `$` is one.
+fn as_seen(value: &str) -> String {
+    value.replace("$$", "$")
+}
+
+impl Explanation {
+    pub(crate) fn matches(&self) -> bool {
+        self.actions.iter().any(|action| action.matches)
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.tasks().any(|task| task.refused.is_some())
+    }
+
+    /// The Secrets that tasks want.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = (&TaskExplained, &str)> {
+        self.tasks().flat_map(|task| {
+            task.env
+                .iter()
+                .filter_map(move |variable| match &variable.value {
+                    Outcome::Secret(secret) => Some((task, secret.as_str())),
+                    Outcome::Value(_) | Outcome::Error(_) => None,
+                })
+        })
+    }
+
+    fn tasks(&self) -> impl Iterator<Item = &TaskExplained> {
+        self.actions.iter().flat_map(|action| &action.tasks)
+    }
+}
+
+/// Of a service with these settings that knows nothing of its own Pod.
+pub(crate) fn rules(settings: &ServeSettings) -> Rules {
+    let namespace = settings.tasks.job_namespace.as_ref();
+    let namespace = namespace.map_or_else(|| NAMESPACE.to_owned(), ToString::to_string);
+    Rules::of(settings, &namespace, &OwnPod::default())
+}
+
+/// The command `explain`.
+pub(crate) fn main(settings: &ExplainSettings) -> anyhow::Result<Exit> {
+    let bad_input = |reason: &str| {
+        anstream::eprintln!("error: {reason}");
+        Ok(Exit::BadInput)
+    };
+    let request = match settings.event.read() {
+        Ok(request) => request,
+        Err(reason) => return bad_input(&reason),
+    };
+    let event = match request.event() {
+        Ok(event) => event,
+        Err(reason) => return bad_input(&settings.event.in_file(&reason)),
+    };
+    let repository = settings.resources.repository();
+    let found = match repository.config(&event.envelope.scope) {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            anstream::eprintln!("{}", repository.no_config(&event.envelope.scope));
+            return Ok(Exit::NothingMatched);
+        }
+        Err(reason) => return bad_input(&reason),
+    };
+    let serve = settings.serve();
+    let rules = rules(&serve);
+    match explain(
+        &event,
+        &found.bytes,
+        &rules,
+        &serve.tasks.full_deployment_name,
+    ) {
+        Ok(explanation) => {
+            text::write(settings.output, &event, &found.path, &explanation)
+                .context("cannot write the explanation")?;
+            Ok(match (explanation.matches(), explanation.is_refused()) {
+                (false, _) => Exit::NothingMatched,
+                (true, true) => Exit::Errored,
+                (true, false) => Exit::Succeeded,
+            })
+        }
+        Err(errors) => {
+            let mut output = Output::new(Form::Text, Colours::Ansi);
+            let file = found.path.display().to_string();
+            output.problems(
+                &file,
+                &found.bytes,
+                &errors.problems,
+                &mut anstream::stderr(),
+            )?;
+            Ok(Exit::BadInput)
+        }
+    }
+}

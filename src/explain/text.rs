@@ -1,0 +1,145 @@
+//! The explanation for people, as comments of the YAML that the Jobs are: `explain … | kubectl apply
+//! --dry-run=server -f -` takes it.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use anstyle::{AnsiColor, Style};
+use serde_json::json;
+
+use super::{ActionExplained, Explanation, Outcome, TaskExplained, VariableExplained};
+use crate::event::Event;
+use crate::local::story::Format;
+
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const TITLE: Style = Style::new().bold();
+
+/// Of one value of a variable.
+const MAX_VALUE_CHARS: usize = 200;
+
+pub(super) fn write(
+    format: Format,
+    event: &Event,
+    config: &Path,
+    explanation: &Explanation,
+) -> anyhow::Result<()> {
+    let mut out = anstream::stdout().lock();
+    let text = match format {
+        Format::Json => {
+            let envelope = &event.envelope;
+            let event =
+                json!({"id": envelope.id, "type": envelope.event_type, "scope": envelope.scope});
+            let whole = json!({"event": event, "config": config, "env": explanation.env, "actions": explanation.actions,
+                "jobs": explanation.jobs});
+            format!("{whole}\n")
+        }
+        Format::Text => text(event, config, explanation)?,
+    };
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Nobody reads on, as in `explain … | head`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+pub(super) fn text(
+    event: &Event,
+    config: &Path,
+    explanation: &Explanation,
+) -> anyhow::Result<String> {
+    let envelope = &event.envelope;
+    let scope = &envelope.scope;
+    let scope = [&scope.project, &scope.stage, &scope.service];
+    let scope = scope.map(|part| part.as_deref().unwrap_or("-")).join(" / ");
+    let mut lines = vec![
+        format!("event   {TITLE}{}{TITLE:#}", envelope.event_type),
+        format!("        {scope}, id {}", envelope.id),
+        format!("config  {}", config.display()),
+    ];
+    if explanation.matches() {
+        lines.push("every task has".into());
+        variables(&explanation.env, &mut lines);
+    }
+    for explained in &explanation.actions {
+        lines.push(String::new());
+        action(explained, &mut lines);
+    }
+    let mut out = String::new();
+    for line in lines {
+        out.push_str(format!("# {line}").trim_end());
+        out.push('\n');
+    }
+    for job in &explanation.jobs {
+        out.push_str("---\n");
+        out.push_str(&serde_yaml::to_string(job)?);
+    }
+    Ok(out)
+}
+
+fn action(action: &ActionExplained, lines: &mut Vec<String>) {
+    let (style, verdict) = if action.matches {
+        (GOOD, "matches")
+    } else {
+        (BAD, "does not match")
+    };
+    let silent = if action.silent { ", silent" } else { "" };
+    lines.push(format!(
+        "{TITLE}{}{TITLE:#} (line {}{silent}): {style}{verdict}{style:#}",
+        action.name, action.line
+    ));
+    if action.events.is_empty() {
+        lines.extend(action.reasons.iter().map(|reason| format!("  {reason}")));
+    }
+    for conditions in &action.events {
+        for condition in conditions {
+            let (style, mark) = if condition.holds {
+                (GOOD, "yes")
+            } else {
+                (BAD, "no ")
+            };
+            lines.push(format!("  {style}{mark}{style:#} {condition}"));
+            if !condition.holds {
+                lines.push(format!("      the event has {}", condition.found));
+            }
+        }
+    }
+    for explained in &action.tasks {
+        task(explained, lines);
+    }
+}
+
+fn task(task: &TaskExplained, lines: &mut Vec<String>) {
+    lines.push(format!(
+        "  task {TITLE}{}{TITLE:#} (line {}), image {}",
+        task.name, task.line, task.image
+    ));
+    if let Some(reason) = &task.refused {
+        lines.push(format!("    {BAD}refused{BAD:#}: {}", reason.trim_end()));
+    }
+    variables(&task.env, lines);
+}
+
+fn variables(variables: &[VariableExplained], lines: &mut Vec<String>) {
+    for variable in variables {
+        let value = match &variable.value {
+            Outcome::Value(value) => quoted(value),
+            Outcome::Error(error) => format!("{BAD}{error}{BAD:#}"),
+            Outcome::Secret(secret) => format!("all keys of the Secret {secret}"),
+        };
+        let source = match variable.line {
+            Some(line) => format!("  ({}, line {line})", variable.source),
+            None => String::new(),
+        };
+        lines.push(format!("    {} = {value}{source}", variable.name));
+    }
+}
+
+/// On one line, whatever it holds.
+fn quoted(value: &str) -> String {
+    let mut short: String = value.chars().take(MAX_VALUE_CHARS).collect();
+    if short.len() < value.len() {
+        short.push('…');
+    }
+    json!(short).to_string()
+}

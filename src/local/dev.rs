@@ -1,0 +1,170 @@
+//! The command `dev`: the service at a desk until it is stopped, with the test events to send.
+
+mod test_events;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, State};
+use axum::http::{Method, Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use super::Desk;
+use super::event_file::EventRequest;
+use super::preview::{Preview, preview};
+use super::story::{Story, Told};
+use crate::cli::{DeskSettings, DevSettings};
+use crate::endpoint;
+use test_events::TestEvents;
+
+/// As the service takes it.
+const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// What stands before the service: tells of each event, and knows the test events.
+struct Front {
+    settings: DeskSettings,
+    story: Arc<Story>,
+    service: Router,
+    test_events: TestEvents,
+}
+
+pub(crate) fn main(settings: &DevSettings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(dev(settings));
+    runtime.shutdown_background();
+    ended
+}
+
+async fn dev(settings: &DevSettings) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let test_events = TestEvents::read(&settings.test_events)?;
+    let address = (Ipv4Addr::LOCALHOST, settings.rcv_port);
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on port {}", settings.rcv_port))?;
+    let port = listener.local_addr()?.port();
+    let story = Arc::new(Story::on_stdout(settings.desk.output));
+    let desk = Desk::new(&settings.desk, &story).await?;
+    story.tell(&Told::Listening {
+        address: &format!("http://localhost:{port}/"),
+        test_events: test_events.names(),
+    });
+    let front = Arc::new(Front {
+        settings: settings.desk.clone(),
+        story,
+        service: desk.router.clone(),
+        test_events,
+    });
+    let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
+    let accepting = endpoint::accept(listener, router(front), connections, stop.clone());
+    tokio::select! {
+        () = accepting => {}
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    stop.cancel();
+    tokio::select! {
+        stopped = desk.shut_down() => stopped,
+        // Whoever asks twice does not want to wait.
+        _ = interrupt.recv() => Ok(()),
+    }
+}
+
+fn router(front: Arc<Front>) -> Router {
+    Router::new()
+        .route("/test-events", get(list))
+        .route("/test-events/{number}", get(show).post(send))
+        .fallback(pass)
+        .with_state(front)
+}
+
+async fn list(State(front): State<Arc<Front>>) -> String {
+    let names = front.test_events.names();
+    let lines = names.iter().enumerate();
+    lines
+        .map(|(index, name)| format!("{} {name}\n", index + 1))
+        .collect()
+}
+
+async fn show(State(front): State<Arc<Front>>, Path(number): Path<usize>) -> Response {
+    match front.test_events.get(number) {
+        Some(request) => (request.headers.clone(), request.body.clone()).into_response(),
+        None => unknown(&front, number),
+    }
+}
+
+/// Sends a test event under an id that was not seen before.
+async fn send(State(front): State<Arc<Front>>, Path(number): Path<usize>) -> Response {
+    match front.test_events.fresh(number) {
+        Some(request) => receive(&front, request).await,
+        None => unknown(&front, number),
+    }
+}
+
+fn unknown(front: &Front, number: usize) -> Response {
+    let count = front.test_events.names().len();
+    let text = format!("there is no test event {number}, expected a number from 1 to {count}\n");
+    (StatusCode::NOT_FOUND, text).into_response()
+}
+
+/// Everything else is the service's.
+async fn pass(State(front): State<Arc<Front>>, request: Request<Body>) -> Response {
+    let (head, body) = request.into_parts();
+    if head.method != Method::POST {
+        let request = Request::from_parts(head, body);
+        return answer(&front.service, request).await;
+    }
+    match to_bytes(body, MAX_BODY_BYTES).await {
+        Ok(body) => {
+            let request = EventRequest {
+                name: None,
+                headers: head.headers,
+                body: body.to_vec(),
+            };
+            receive(&front, request).await
+        }
+        Err(error) => (StatusCode::PAYLOAD_TOO_LARGE, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn receive(front: &Front, request: EventRequest) -> Response {
+    for event in &request.events() {
+        front.story.tell(&Told::event(event));
+        match preview(&front.settings, event, &front.story) {
+            Ok(Preview::Run { .. } | Preview::Invalid) => {}
+            Ok(Preview::Nothing(reason) | Preview::BadInput(reason)) => {
+                front.story.tell(&Told::Note { text: &reason });
+            }
+            Err(error) => front.story.tell(&Told::Note {
+                text: &format!("{error:#}"),
+            }),
+        }
+    }
+    let response = answer(&front.service, request.into_http()).await;
+    let (head, body) = response.into_parts();
+    let body = to_bytes(body, MAX_BODY_BYTES).await.unwrap_or_default();
+    front.story.tell(&Told::Answered {
+        status: head.status.as_u16(),
+        text: String::from_utf8_lossy(&body).trim(),
+    });
+    Response::from_parts(head, Body::from(body))
+}
+
+async fn answer(service: &Router, request: Request<Body>) -> Response {
+    match service.clone().oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}

@@ -1,0 +1,112 @@
+//! What is told before an event is run: its config, and which actions are for it.
+
+use super::keptn::FoundConfig;
+use super::serve_settings;
+use super::story::{ProblemTold, Story, Told};
+use crate::cli::DeskSettings;
+use crate::event::Event;
+use crate::explain::{self, Explanation};
+use crate::job_config::problem::ConfigErrors;
+use crate::lint::output::{Colours, Form, Output};
+
+/// What the event will come to.
+pub(super) enum Preview {
+    /// No action is for it, with the reason.
+    Nothing(String),
+    /// The files cannot be used, with the reason.
+    BadInput(String),
+    /// The config is, which has been told.
+    Invalid,
+    /// At least one action is for it, of which something may be refused.
+    Run { refused: bool },
+}
+
+pub(super) fn preview(
+    settings: &DeskSettings,
+    event: &Event,
+    story: &Story,
+) -> anyhow::Result<Preview> {
+    let repository = settings.resources.repository();
+    let found = match repository.config(&event.envelope.scope) {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            return Ok(Preview::Nothing(
+                repository.no_config(&event.envelope.scope),
+            ));
+        }
+        Err(reason) => return Ok(Preview::BadInput(reason)),
+    };
+    story.tell(&Told::Config {
+        file: &found.path.display().to_string(),
+    });
+    let serve = serve_settings(settings)?;
+    let rules = explain::rules(&serve);
+    let installation = &serve.tasks.full_deployment_name;
+    let explanation = match explain::explain(event, &found.bytes, &rules, installation) {
+        Ok(explanation) => explanation,
+        Err(errors) => {
+            tell_problems(&found, &errors, story);
+            return Ok(Preview::Invalid);
+        }
+    };
+    tell_actions(&explanation, story);
+    if !explanation.matches() {
+        return Ok(Preview::Nothing("no action is for this event".into()));
+    }
+    let known = settings.secrets()?;
+    let missing = explanation
+        .secrets()
+        .find(|(_, secret)| !known.contains_key(*secret));
+    if let Some((task, secret)) = missing {
+        return Ok(Preview::BadInput(format!(
+            "task `{}` takes variables from the Secret {secret}, give it with `--secret {secret}=FILE`, a \
+             file with lines `KEY=value`",
+            task.name
+        )));
+    }
+    Ok(Preview::Run {
+        refused: explanation.is_refused(),
+    })
+}
+
+fn tell_problems(found: &FoundConfig, errors: &ConfigErrors, story: &Story) {
+    let file = found.path.display().to_string();
+    for problem in &errors.problems {
+        let mut text = Vec::new();
+        let mut output = Output::new(Form::Text, Colours::Ansi);
+        let problems = std::slice::from_ref(problem);
+        // Writing to memory does not fail.
+        output
+            .problems(&file, &found.bytes, problems, &mut text)
+            .ok();
+        story.tell(&Told::Problem {
+            problem: &ProblemTold {
+                line: problem.place.map(|place| place.line),
+                column: problem.place.map(|place| place.column),
+                path: problem.path.clone(),
+                message: problem.message.clone(),
+                text: String::from_utf8_lossy(&text).into_owned(),
+            },
+        });
+    }
+}
+
+fn tell_actions(explanation: &Explanation, story: &Story) {
+    for action in &explanation.actions {
+        let refused = action.tasks.iter().filter_map(|task| {
+            let reason = task.refused.as_deref()?.trim_end();
+            Some(format!(
+                "line {}: task `{}`: {reason}",
+                task.line, task.name
+            ))
+        });
+        let reasons: Vec<String> = action.reasons.iter().cloned().chain(refused).collect();
+        story.tell(&Told::Action {
+            name: &action.name,
+            line: action.line,
+            silent: action.silent,
+            matches: action.matches,
+            reasons: &reasons,
+        });
+    }
+}
