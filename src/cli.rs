@@ -28,18 +28,63 @@ enum Command {
     /// Receive events, run Jobs, answer Keptn.
     Serve(Box<ServeSettings>),
     /// Run one event from start to end, without a cluster.
+    ///
+    /// The service itself runs in this process, on an embedded cluster and an embedded Keptn. Tasks are
+    /// processes of this machine, or containers of Podman or Docker.
+    #[command(after_help = RUN_HELP)]
     Run(Box<RunSettings>),
     /// Be the service for any number of events, without a cluster.
+    ///
+    /// As `run`, but it listens, and goes on until it is stopped. Files are read anew for each event.
+    #[command(after_help = DEV_HELP)]
     Dev(Box<DevSettings>),
     /// Say why an event runs what it runs, and print the Jobs.
+    ///
+    /// Prints YAML: the explanation as comments, then the Jobs as the service would create them.
+    #[command(after_help = EXPLAIN_HELP)]
     Explain(Box<ExplainSettings>),
     /// Say what is wrong with job/config.yaml, before an event comes.
     Lint(LintSettings),
     /// Print the JSON Schema of job/config.yaml, for editors.
     Schema,
+    /// Print the completion script of a shell.
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
     /// Put the files of one task into /keptn (what a Job's init container does).
     Init(Box<InitSettings>),
 }
+
+const RUN_HELP: &str = "\
+Examples:
+  job-executor-service run event.json
+  job-executor-service run test-events/events.http --request 3 --resources test-events/resources
+  job-executor-service run event.json --runtime podman --secret registry=registry.env
+
+Ends with 0 if the run succeeded, 1 if it errored, 2 if a file or flag is wrong, 3 if no action is for the
+event, 130 if it was interrupted.";
+
+const DEV_HELP: &str = "\
+Examples:
+  job-executor-service dev --resources test-events/resources
+  curl -X POST localhost:8080/test-events/1     sends a test event, each time under a new id
+  curl -H 'Content-Type: application/cloudevents+json' -d @event.json localhost:8080";
+
+const EXPLAIN_HELP: &str = "\
+Examples:
+  job-executor-service explain event.json
+  job-executor-service explain event.json | kubectl apply --dry-run=server -f -
+
+Ends with 0 if an action matches, 1 if a task of it is refused, 2 if a file or flag is wrong, 3 if no action
+is for the event.";
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  job-executor-service completions bash > /etc/bash_completion.d/job-executor-service
+  job-executor-service completions zsh > ~/.zfunc/_job-executor-service
+  job-executor-service completions fish > ~/.config/fish/completions/job-executor-service.fish";
 
 /// How a command ended, as its exit code says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Dev(settings) => local::dev(&settings).map(|()| Exit::Succeeded),
         Command::Explain(settings) => explain::main(&settings),
         Command::Lint(settings) => lint::main(&settings),
+        Command::Completions { shell } => completions(shell).map(|()| Exit::Succeeded),
         Command::Schema => schema().map(|()| Exit::Succeeded),
         Command::Init(settings) => init_container::main(*settings).map(|()| Exit::Succeeded),
     };
@@ -97,6 +143,18 @@ pub fn main() -> ExitCode {
         Exit::Errored
     });
     exit.into()
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(
+        shell,
+        &mut Cli::command(),
+        env!("CARGO_PKG_NAME"),
+        &mut script,
+    );
+    std::io::stdout().write_all(&script)?;
+    Ok(())
 }
 
 fn schema() -> anyhow::Result<()> {

@@ -15,11 +15,13 @@ use crate::local::event_file::{self, EventRequest};
 use crate::local::keptn::Repository;
 use crate::local::runtime::Kind;
 use crate::local::story::Format;
+use crate::telemetry;
 
 /// Larger than any request that the service takes.
 const MAX_EVENT_FILE_BYTES: u64 = 16 << 20;
 
 #[derive(Debug, Args)]
+#[command(next_line_help = true)]
 pub(crate) struct RunSettings {
     #[command(flatten)]
     pub(crate) event: EventSource,
@@ -30,6 +32,7 @@ pub(crate) struct RunSettings {
 
 /// Where an event comes from.
 #[derive(Debug, Args)]
+#[command(next_line_help = true)]
 pub(crate) struct EventSource {
     /// File with a `CloudEvent` as JSON, or with HTTP requests such as those in test-events/; `-` is
     /// standard input.
@@ -42,6 +45,7 @@ pub(crate) struct EventSource {
 }
 
 #[derive(Debug, Args)]
+#[command(next_line_help = true)]
 pub(crate) struct DevSettings {
     /// Port on which events are received.
     #[arg(long, env = "RCV_PORT", value_name = "RCV_PORT", default_value_t = 8080, value_parser = port)]
@@ -56,6 +60,7 @@ pub(crate) struct DevSettings {
 }
 
 #[derive(Debug, Args)]
+#[command(next_line_help = true)]
 pub(crate) struct ExplainSettings {
     #[command(flatten)]
     pub(crate) event: EventSource,
@@ -78,7 +83,7 @@ pub(crate) struct ExplainSettings {
           value_parser = Image::parse)]
     init_container_image: Image,
 
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = OPERATOR)]
     tasks: TaskSettings,
 }
 
@@ -130,9 +135,16 @@ pub(crate) struct DeskSettings {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) output: Format,
 
-    #[command(flatten)]
+    /// What the service logs to standard error: a level or filter directives.
+    #[arg(long, value_name = "LOG_LEVEL", default_value = "off", value_parser = telemetry::filter)]
+    log_level: String,
+
+    #[command(flatten, next_help_heading = OPERATOR)]
     pub(crate) tasks: TaskSettings,
 }
+
+/// Settings that an operator makes for all tasks.
+const OPERATOR: &str = "What the operator of the service decides";
 
 impl EventSource {
     /// The request that is meant, or what is wrong with the file.
@@ -163,6 +175,10 @@ impl EventSource {
 }
 
 impl DeskSettings {
+    pub(crate) fn start_logging(&self) {
+        telemetry::start(&self.log_level, Some(telemetry::Format::Text));
+    }
+
     /// The Secrets' values by their names.
     pub(crate) fn secrets(&self) -> anyhow::Result<BTreeMap<String, BTreeMap<String, String>>> {
         let read = |(name, file): &(ObjectName, PathBuf)| {

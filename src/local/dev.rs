@@ -38,6 +38,7 @@ struct Front {
 }
 
 pub(crate) fn main(settings: &DevSettings) -> anyhow::Result<()> {
+    settings.desk.start_logging();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -143,8 +144,8 @@ async fn receive(front: &Front, request: EventRequest) -> Response {
     for event in &request.events() {
         front.story.tell(&Told::event(event));
         match preview(&front.settings, event, &front.story) {
-            Ok(Preview::Run { .. } | Preview::Invalid) => {}
-            Ok(Preview::Nothing(reason) | Preview::BadInput(reason)) => {
+            Ok(Preview::Run { .. } | Preview::Invalid | Preview::NoAction) => {}
+            Ok(Preview::NoConfig(reason) | Preview::BadInput(reason)) => {
                 front.story.tell(&Told::Note { text: &reason });
             }
             Err(error) => front.story.tell(&Told::Note {

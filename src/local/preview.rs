@@ -11,8 +11,10 @@ use crate::lint::output::{Colours, Form, Output};
 
 /// What the event will come to.
 pub(super) enum Preview {
-    /// No action is for it, with the reason.
-    Nothing(String),
+    /// There is no config, with where it was looked for.
+    NoConfig(String),
+    /// No action is for it, which has been told.
+    NoAction,
     /// The files cannot be used, with the reason.
     BadInput(String),
     /// The config is, which has been told.
@@ -30,7 +32,7 @@ pub(super) fn preview(
     let found = match repository.config(&event.envelope.scope) {
         Ok(Some(found)) => found,
         Ok(None) => {
-            return Ok(Preview::Nothing(
+            return Ok(Preview::NoConfig(
                 repository.no_config(&event.envelope.scope),
             ));
         }
@@ -51,7 +53,7 @@ pub(super) fn preview(
     };
     tell_actions(&explanation, story);
     if !explanation.matches() {
-        return Ok(Preview::Nothing("no action is for this event".into()));
+        return Ok(Preview::NoAction);
     }
     let known = settings.secrets()?;
     let missing = explanation

@@ -17,7 +17,13 @@ use crate::event::Event;
 
 /// How the run ended.
 pub(crate) fn main(settings: &RunSettings) -> anyhow::Result<RunResult> {
-    let story = Arc::new(Story::on_stdout(settings.desk.output));
+    settings.desk.start_logging();
+    told(settings, Story::on_stdout(settings.desk.output))
+}
+
+/// The same, told to somebody else.
+pub(crate) fn told(settings: &RunSettings, story: Story) -> anyhow::Result<RunResult> {
+    let story = Arc::new(story);
     let began = Instant::now();
     let bad_input = |reason: &str| Ok(ended(&story, RunResult::BadInput, reason, began));
     let request = match settings.event.read() {
@@ -85,7 +91,11 @@ async fn work(
     }
     let (status, answer) = post(&desk.router, request).await?;
     let refused = match preview {
-        Preview::Nothing(reason) => return Ok((RunResult::NothingMatched, reason)),
+        Preview::NoConfig(reason) => return Ok((RunResult::NothingMatched, reason)),
+        Preview::NoAction => {
+            let reason = "no action is for this event";
+            return Ok((RunResult::NothingMatched, reason.into()));
+        }
         Preview::Invalid | Preview::BadInput(_) => {
             let reason = "the config is invalid, which was answered as errored";
             return Ok((RunResult::BadInput, reason.into()));

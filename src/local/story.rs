@@ -5,6 +5,8 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
@@ -155,6 +157,8 @@ pub(crate) enum RunResult {
 pub(crate) struct Story {
     format: Format,
     out: Mutex<Box<dyn Write + Send>>,
+    /// Whether an event was told.
+    began: AtomicBool,
     tasks: Mutex<BTreeMap<String, Task>>,
     /// Runs that are over.
     over: watch::Sender<usize>,
@@ -179,6 +183,7 @@ impl Story {
         Self {
             format,
             out: Mutex::new(out),
+            began: AtomicBool::new(false),
             tasks: Mutex::default(),
             over: watch::Sender::new(0),
         }
@@ -191,6 +196,12 @@ impl Story {
 
     pub(crate) fn tell(&self, told: &Told<'_>) {
         let line = match self.format {
+            // Events stand apart.
+            Format::Text
+                if matches!(told, Told::Event { .. }) && self.began.swap(true, Relaxed) =>
+            {
+                format!("\n{}", text::of(told))
+            }
             Format::Text => text::of(told),
             Format::Json => serde_json::to_string(told)
                 .map(|line| line + "\n")

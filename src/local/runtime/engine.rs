@@ -32,7 +32,7 @@ pub(super) async fn run(
     let name = format!("{}-{}", container.name, std::process::id());
     let mut command = Command::new(engine);
     command.args(arguments(&name, container));
-    let (child, group) = match process::spawn(&mut command) {
+    let (child, group, printed) = match process::spawn(command) {
         Ok(spawned) => spawned,
         Err(error) => {
             return Exit::NotStarted(format!(
@@ -45,7 +45,7 @@ pub(super) async fn run(
         name,
         there: true,
     };
-    let exit = process::wait(child, &group, output, stop).await;
+    let exit = process::wait(child, &group, printed, output, stop).await;
     // A container that had to be made to end is still there: only its client was.
     left.there = stop.is_cancelled();
     drop(left);

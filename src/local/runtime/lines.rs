@@ -7,11 +7,8 @@ use crate::local::kubernetes::Output;
 /// A longer line is handed on in parts.
 const MAX_LINE: usize = 16 << 10;
 
-/// Until the other end is closed. Whole lines, so that those of two streams do not mix.
-pub(super) async fn copy(from: Option<impl AsyncRead + Unpin>, output: &Output) {
-    let Some(mut from) = from else {
-        return;
-    };
+/// Until the other end is closed. Whole lines, so that those of two tasks do not mix.
+pub(super) async fn copy(mut from: impl AsyncRead + Unpin, output: &Output) {
     let mut pending = Vec::new();
     let mut chunk = vec![0; 16 << 10];
     // An error is an end, too: there is nothing more to read.

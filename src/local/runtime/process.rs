@@ -8,6 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -53,8 +54,8 @@ pub(super) async fn run(container: &Container, output: &Output, stop: &Cancellat
         (None, Some(mount)) => command.current_dir(&mount.directory),
         (None, None) => &mut command,
     };
-    match spawn(&mut command) {
-        Ok((child, group)) => wait(child, &group, output, stop).await,
+    match spawn(command) {
+        Ok((child, group, printed)) => wait(child, &group, printed, output, stop).await,
         Err(error) => Exit::NotStarted(not_started(program, container, &error)),
     }
 }
@@ -93,29 +94,31 @@ impl Drop for Group {
     }
 }
 
-/// In a process group of its own, so that Ctrl-C reaches only this program, which passes it on.
-pub(super) fn spawn(command: &mut Command) -> io::Result<(Child, Group)> {
+/// In a process group of its own, so that Ctrl-C reaches only this program, which passes it on. Its output
+/// and its errors come through one pipe, in their order.
+pub(super) fn spawn(mut command: Command) -> io::Result<(Child, Group, Receiver)> {
+    let (reader, writer) = io::pipe()?;
     let child = command
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
         .process_group(0)
         .spawn()?;
     let leader = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-    Ok((child, Group(leader)))
+    let output = Receiver::from_owned_fd(reader.into())?;
+    // With the command goes this process's end of the pipe.
+    drop(command);
+    Ok((child, Group(leader), output))
 }
 
 pub(super) async fn wait(
     mut child: Child,
     group: &Group,
+    printed: Receiver,
     output: &Output,
     stop: &CancellationToken,
 ) -> Exit {
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let copying = async {
-        tokio::join!(lines::copy(stdout, output), lines::copy(stderr, output));
-    };
-    let mut copying = std::pin::pin!(copying);
+    let mut copying = std::pin::pin!(lines::copy(printed, output));
     let ending = async {
         let status = tokio::select! {
             status = child.wait() => status,

@@ -47,7 +47,7 @@ pub(super) fn of(told: &Told<'_>) -> String {
             let silent = if *silent { ", silent" } else { "" };
             let mut told = format!("{} (line {line}{silent}) {verdict}\n", styled(TITLE, name));
             for reason in *reasons {
-                told += &format!("  {}\n", styled(FAINT, reason));
+                told += &indented(reason, FAINT);
             }
             told
         }
@@ -85,14 +85,12 @@ pub(super) fn of(told: &Told<'_>) -> String {
             let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
             format!("  {how}{code} after {seconds:.1} s{reason}\n")
         }
-        Told::Answered { status, text } => {
-            format!("{}\n", styled(FAINT, &format!("  {status} {text}")))
-        }
+        Told::Answered { status, text } => indented(&format!("answered {status}: {text}"), FAINT),
         Told::Listening {
             address,
             test_events,
         } => listening(address, test_events),
-        Told::Note { text } => format!("  {text}\n"),
+        Told::Note { text } => indented(text, Style::new()),
         Told::EventSent { event } => sent(event),
         Told::Ended {
             result,
@@ -158,15 +156,21 @@ fn sent(event: &Value) -> String {
         .filter(|line| !with_logs || line.starts_with("Task '"))
         .collect();
     for line in lines.iter().take(MAX_MESSAGE_LINES) {
-        for part in wrapped(line) {
-            told += &format!("  {}\n", styled(FAINT, &part));
-        }
+        told += &indented(line, FAINT);
     }
     if lines.len() > MAX_MESSAGE_LINES {
         let more = format!("… {} more lines", lines.len() - MAX_MESSAGE_LINES);
         told += &format!("  {}\n", styled(FAINT, &more));
     }
     told
+}
+
+fn indented(text: &str, style: Style) -> String {
+    let lines = wrapped(text);
+    lines
+        .iter()
+        .map(|line| format!("  {}\n", styled(style, line)))
+        .collect()
 }
 
 /// At blanks, so that a line fits where there is one to break it at.
