@@ -190,6 +190,42 @@ pub(crate) fn serve_settings(flags: &[String]) -> ServeSettings {
     }
 }
 
+/// The settings of `run` with these flags, or what is wrong with them.
+#[cfg(test)]
+pub(crate) fn run_settings(flags: &[&str]) -> Result<RunSettings, String> {
+    match try_parsed("run", flags)? {
+        Command::Run(settings) => Ok(*settings),
+        _ => unreachable!(),
+    }
+}
+
+/// The settings of `dev` with these flags.
+#[cfg(test)]
+pub(crate) fn dev_settings(flags: &[&str]) -> DevSettings {
+    match try_parsed("dev", flags) {
+        Ok(Command::Dev(settings)) => *settings,
+        _ => unreachable!(),
+    }
+}
+
+/// The settings of `explain` with these flags.
+#[cfg(test)]
+pub(crate) fn explain_settings(flags: &[&str]) -> ExplainSettings {
+    match try_parsed("explain", flags) {
+        Ok(Command::Explain(settings)) => *settings,
+        _ => unreachable!(),
+    }
+}
+
+#[cfg(test)]
+fn try_parsed(command: &str, flags: &[&str]) -> Result<Command, String> {
+    let arguments = [&["jes", command], flags].concat();
+    let parsed = Cli::try_parse_from(arguments);
+    parsed
+        .map(|cli| cli.command)
+        .map_err(|error| error.to_string())
+}
+
 /// The settings of `lint` with these flags.
 #[cfg(test)]
 pub(crate) fn lint_settings(flags: &[String]) -> LintSettings {

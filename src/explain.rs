@@ -3,6 +3,8 @@
 
 mod text;
 
+use std::io::{self, Write};
+
 use anyhow::Context;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -119,7 +121,12 @@ fn jobs(
     config_hash: String,
     rules: &Rules,
 ) -> Vec<Value> {
-    let run = resolver.run(config.matching(event), config_hash, Timestamp::now());
+    // The service takes when the event came; here the same files give the same text.
+    let time = event.document["time"]
+        .as_str()
+        .and_then(|time| time.parse().ok());
+    let arrived = time.unwrap_or(Timestamp::UNIX_EPOCH);
+    let run = resolver.run(config.matching(event), config_hash, arrived);
     let record = run.encode().unwrap_or_default();
     let places = run.steps().flat_map(|(_, places)| places);
     places
@@ -234,8 +241,21 @@ pub(crate) fn rules(settings: &ServeSettings) -> Rules {
 
 /// The command `explain`.
 pub(crate) fn main(settings: &ExplainSettings) -> anyhow::Result<Exit> {
-    let bad_input = |reason: &str| {
-        anstream::eprintln!("error: {reason}");
+    told(
+        settings,
+        &mut anstream::stdout().lock(),
+        &mut anstream::stderr(),
+    )
+}
+
+/// The same, told to somebody else.
+pub(crate) fn told(
+    settings: &ExplainSettings,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> anyhow::Result<Exit> {
+    let mut bad_input = |reason: &str| {
+        writeln!(err, "error: {reason}")?;
         Ok(Exit::BadInput)
     };
     let request = match settings.event.read() {
@@ -250,7 +270,7 @@ pub(crate) fn main(settings: &ExplainSettings) -> anyhow::Result<Exit> {
     let found = match repository.config(&event.envelope.scope) {
         Ok(Some(found)) => found,
         Ok(None) => {
-            anstream::eprintln!("{}", repository.no_config(&event.envelope.scope));
+            writeln!(err, "{}", repository.no_config(&event.envelope.scope))?;
             return Ok(Exit::NothingMatched);
         }
         Err(reason) => return bad_input(&reason),
@@ -264,8 +284,12 @@ pub(crate) fn main(settings: &ExplainSettings) -> anyhow::Result<Exit> {
         &serve.tasks.full_deployment_name,
     ) {
         Ok(explanation) => {
-            text::write(settings.output, &event, &found.path, &explanation)
-                .context("cannot write the explanation")?;
+            let text = text::of(settings.output, &event, &found.path, &explanation)?;
+            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                // Nobody reads on, as in `explain … | head`.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                written => written.context("cannot write the explanation")?,
+            }
             Ok(match (explanation.matches(), explanation.is_refused()) {
                 (false, _) => Exit::NothingMatched,
                 (true, true) => Exit::Errored,
@@ -275,12 +299,7 @@ pub(crate) fn main(settings: &ExplainSettings) -> anyhow::Result<Exit> {
         Err(errors) => {
             let mut output = Output::new(Form::Text, Colours::Ansi);
             let file = found.path.display().to_string();
-            output.problems(
-                &file,
-                &found.bytes,
-                &errors.problems,
-                &mut anstream::stderr(),
-            )?;
+            output.problems(&file, &found.bytes, &errors.problems, err)?;
             Ok(Exit::BadInput)
         }
     }

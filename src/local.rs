@@ -31,7 +31,11 @@ use runtime::OWN_IMAGE;
 use story::Story;
 
 pub(crate) use dev::main as dev;
+#[cfg(test)]
+pub(crate) use dev::told as dev_told;
 pub(crate) use run::main as run;
+#[cfg(test)]
+pub(crate) use run::told as run_told;
 
 /// Where Jobs run if nothing says otherwise: a name that config authors know.
 pub(crate) const NAMESPACE: &str = "keptn";

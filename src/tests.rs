@@ -7,6 +7,7 @@
 //! against a real cluster.
 
 mod configs;
+mod desk;
 mod endpoint;
 mod failures;
 mod faults;

@@ -44,7 +44,7 @@ pub(crate) struct EventSource {
     request: Option<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_line_help = true)]
 pub(crate) struct DevSettings {
     /// Port on which events are received.

@@ -1,14 +1,13 @@
 //! The explanation for people, as comments of the YAML that the Jobs are: `explain … | kubectl apply
 //! --dry-run=server -f -` takes it.
 
-use std::io::{self, Write};
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 use serde_json::json;
 
 use super::{ActionExplained, Explanation, Outcome, TaskExplained, VariableExplained};
-use crate::event::Event;
+use crate::event::{Envelope, Event};
 use crate::local::story::Format;
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
@@ -18,36 +17,30 @@ const TITLE: Style = Style::new().bold();
 /// Of one value of a variable.
 const MAX_VALUE_CHARS: usize = 200;
 
-pub(super) fn write(
+pub(super) fn of(
     format: Format,
     event: &Event,
     config: &Path,
     explanation: &Explanation,
-) -> anyhow::Result<()> {
-    let mut out = anstream::stdout().lock();
-    let text = match format {
+) -> anyhow::Result<String> {
+    match format {
         Format::Json => {
-            let envelope = &event.envelope;
-            let event =
-                json!({"id": envelope.id, "type": envelope.event_type, "scope": envelope.scope});
-            let whole = json!({"event": event, "config": config, "env": explanation.env, "actions": explanation.actions,
-                "jobs": explanation.jobs});
-            format!("{whole}\n")
+            let Envelope {
+                id,
+                event_type,
+                scope,
+                ..
+            } = &event.envelope;
+            let event = json!({"id": id, "type": event_type, "scope": scope});
+            let whole = json!({"event": event, "config": config, "env": explanation.env,
+                "actions": explanation.actions, "jobs": explanation.jobs});
+            Ok(format!("{whole}\n"))
         }
-        Format::Text => text(event, config, explanation)?,
-    };
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Nobody reads on, as in `explain … | head`.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+        Format::Text => text(event, config, explanation),
     }
 }
 
-pub(super) fn text(
-    event: &Event,
-    config: &Path,
-    explanation: &Explanation,
-) -> anyhow::Result<String> {
+fn text(event: &Event, config: &Path, explanation: &Explanation) -> anyhow::Result<String> {
     let envelope = &event.envelope;
     let scope = &envelope.scope;
     let scope = [&scope.project, &scope.stage, &scope.service];

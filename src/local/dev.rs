@@ -42,21 +42,42 @@ pub(crate) fn main(settings: &DevSettings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(dev(settings));
+    let story = Story::on_stdout(settings.desk.output);
+    let stop = CancellationToken::new();
+    let ended = runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let stopped = async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            stop.cancel();
+            // Whoever asks twice does not want to wait.
+            interrupt.recv().await;
+        };
+        tokio::select! {
+            ended = told(settings.clone(), story, stop.clone()) => ended,
+            () = stopped => Ok(()),
+        }
+    });
     runtime.shutdown_background();
     ended
 }
 
-async fn dev(settings: &DevSettings) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+/// Until it is stopped, told to somebody.
+pub(crate) async fn told(
+    settings: DevSettings,
+    story: Story,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let test_events = TestEvents::read(&settings.test_events)?;
     let address = (Ipv4Addr::LOCALHOST, settings.rcv_port);
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on port {}", settings.rcv_port))?;
     let port = listener.local_addr()?.port();
-    let story = Arc::new(Story::on_stdout(settings.desk.output));
+    let story = Arc::new(story);
     let desk = Desk::new(&settings.desk, &story).await?;
     story.tell(&Told::Listening {
         address: &format!("http://localhost:{port}/"),
@@ -68,19 +89,8 @@ async fn dev(settings: &DevSettings) -> anyhow::Result<()> {
         service: desk.router.clone(),
         test_events,
     });
-    let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
-    let accepting = endpoint::accept(listener, router(front), connections, stop.clone());
-    tokio::select! {
-        () = accepting => {}
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    stop.cancel();
-    tokio::select! {
-        stopped = desk.shut_down() => stopped,
-        // Whoever asks twice does not want to wait.
-        _ = interrupt.recv() => Ok(()),
-    }
+    endpoint::accept(listener, router(front), TaskTracker::new(), stop).await;
+    desk.shut_down().await
 }
 
 fn router(front: Arc<Front>) -> Router {

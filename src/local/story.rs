@@ -238,10 +238,10 @@ impl Story {
 
     fn job(&self, name: &str, before: Option<&Value>, job: &Value) {
         let mut tasks = lock(&self.tasks);
-        if before.is_none() {
-            if let Some(task) = Task::of(name, job) {
-                tasks.insert(name.to_owned(), task);
-            }
+        if before.is_none()
+            && let Some(task) = Task::of(name, job)
+        {
+            tasks.insert(name.to_owned(), task);
         }
         let Some(task) = tasks.get_mut(name) else {
             return;

@@ -168,7 +168,7 @@ impl Sandbox<'_> {
             Ok(resolved) => resolved,
             Err(missing) => {
                 let waiting = json!({"waiting": {"reason": "CreateContainerConfigError", "message": missing}});
-                self.shows(part, container, waiting);
+                self.shows(part, container, &waiting);
                 stop.cancelled().await;
                 return false;
             }
@@ -177,7 +177,7 @@ impl Sandbox<'_> {
             return false;
         }
         let started = self.cluster.now();
-        self.shows(part, container, json!({"running": {"startedAt": started}}));
+        self.shows(part, container, &json!({"running": {"startedAt": started}}));
         let output = Output {
             cluster: self.cluster.clone(),
             container: resolved.clone(),
@@ -197,7 +197,7 @@ impl Sandbox<'_> {
         self.shows(
             part,
             container,
-            json!({"terminated": {"exitCode": code, "reason": reason, "message": message,
+            &json!({"terminated": {"exitCode": code, "reason": reason, "message": message,
             "startedAt": started, "finishedAt": self.cluster.now()}}),
         );
         code == 0
@@ -210,7 +210,7 @@ impl Sandbox<'_> {
     }
 
     /// Shows the state of one container beside those of the others.
-    fn shows(&self, part: Part, container: &core::Container, state: Value) {
+    fn shows(&self, part: Part, container: &core::Container, state: &Value) {
         let Some(pod) = self.cluster.get(self.pod) else {
             return;
         };

@@ -25,9 +25,8 @@ pub(super) fn of(told: &Told<'_>) -> String {
             stage,
             service,
         } => {
-            let scope = [project, stage, service]
-                .map(|part| part.unwrap_or("-"))
-                .join(" / ");
+            let scope = [project, stage, service].map(|part| part.unwrap_or("-"));
+            let scope = scope.join(" / ");
             format!("{}\n  {scope}, id {id}\n", styled(TITLE, event_type))
         }
         Told::Config { file } => format!("  config {file}\n\n"),
@@ -39,17 +38,11 @@ pub(super) fn of(told: &Told<'_>) -> String {
             matches,
             reasons,
         } => {
-            let verdict = match (matches, reasons.is_empty()) {
-                (true, true) => styled(GOOD, "matches"),
-                (true, false) => styled(BAD, "matches, but is refused"),
-                (false, _) => styled(FAINT, "does not match"),
-            };
             let silent = if *silent { ", silent" } else { "" };
-            let mut told = format!("{} (line {line}{silent}) {verdict}\n", styled(TITLE, name));
-            for reason in *reasons {
-                told += &indented(reason, FAINT);
-            }
-            told
+            let verdict = verdict(*matches, reasons);
+            let title = format!("{} (line {line}{silent}) {verdict}\n", styled(TITLE, name));
+            let reasons = reasons.iter().map(|reason| indented(reason, FAINT));
+            title + &reasons.collect::<String>()
         }
         Told::TaskStarted {
             action,
@@ -59,12 +52,8 @@ pub(super) fn of(told: &Told<'_>) -> String {
             image,
             ..
         } => {
-            let place = format!("{action}, task {number} of {of}: ");
-            format!(
-                "\n{place}{} {}\n",
-                styled(TITLE, task),
-                styled(FAINT, &format!("({image})"))
-            )
+            let (task, image) = (styled(TITLE, task), styled(FAINT, &format!("({image})")));
+            format!("\n{action}, task {number} of {of}: {task} {image}\n")
         }
         Told::Output { line, .. } => format!("{} {line}\n", styled(FAINT, "  |")),
         Told::TaskEnded {
@@ -73,18 +62,7 @@ pub(super) fn of(told: &Told<'_>) -> String {
             reason,
             seconds,
             ..
-        } => {
-            let how = match result {
-                TaskResult::Succeeded => styled(GOOD, "succeeded"),
-                TaskResult::Failed => styled(BAD, "failed"),
-            };
-            let code = match (result, exit_code) {
-                (TaskResult::Failed, Some(code)) => format!(" with exit code {code}"),
-                _ => String::new(),
-            };
-            let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
-            format!("  {how}{code} after {seconds:.1} s{reason}\n")
-        }
+        } => task_ended(*result, *exit_code, *reason, *seconds),
         Told::Answered { status, text } => indented(&format!("answered {status}: {text}"), FAINT),
         Told::Listening {
             address,
@@ -98,29 +76,55 @@ pub(super) fn of(told: &Told<'_>) -> String {
             tasks,
             failed,
             seconds,
-        } => {
-            let (style, word) = match result {
-                RunResult::Succeeded => (GOOD, "succeeded"),
-                RunResult::Errored => (BAD, "errored"),
-                RunResult::BadInput => (BAD, "bad input"),
-                RunResult::NothingMatched => (TITLE, "nothing matched"),
-                RunResult::Interrupted => (BAD, "interrupted"),
-            };
-            let counted = match (tasks, failed) {
-                (0, _) => String::new(),
-                (tasks, 0) => format!(": {} in {seconds:.1} s", count(*tasks)),
-                (tasks, failed) => {
-                    format!(": {failed} of {} failed, in {seconds:.1} s", count(*tasks))
-                }
-            };
-            let reason = if reason.is_empty() {
-                String::new()
-            } else {
-                format!(": {reason}")
-            };
-            format!("\n{}{counted}{reason}\n", styled(style, word))
-        }
+        } => ended(*result, reason, (*tasks, *failed), *seconds),
     }
+}
+
+fn verdict(matches: bool, reasons: &[String]) -> String {
+    match (matches, reasons.is_empty()) {
+        (true, true) => styled(GOOD, "matches"),
+        (true, false) => styled(BAD, "matches, but is refused"),
+        (false, _) => styled(FAINT, "does not match"),
+    }
+}
+
+fn task_ended(
+    result: TaskResult,
+    exit_code: Option<i64>,
+    reason: Option<&str>,
+    seconds: f64,
+) -> String {
+    let how = match result {
+        TaskResult::Succeeded => styled(GOOD, "succeeded"),
+        TaskResult::Failed => styled(BAD, "failed"),
+    };
+    let code = match (result, exit_code) {
+        (TaskResult::Failed, Some(code)) => format!(" with exit code {code}"),
+        _ => String::new(),
+    };
+    let reason = reason.map_or_else(String::new, |reason| indented(reason, Style::new()));
+    format!("  {how}{code} after {seconds:.1} s\n{reason}")
+}
+
+fn ended(result: RunResult, reason: &str, tasks: (usize, usize), seconds: f64) -> String {
+    let (style, word) = match result {
+        RunResult::Succeeded => (GOOD, "succeeded"),
+        RunResult::Errored => (BAD, "errored"),
+        RunResult::BadInput => (BAD, "bad input"),
+        RunResult::NothingMatched => (TITLE, "nothing matched"),
+        RunResult::Interrupted => (BAD, "interrupted"),
+    };
+    let counted = match tasks {
+        (0, _) => String::new(),
+        (tasks, 0) => format!(": {} in {seconds:.1} s", count(tasks)),
+        (tasks, failed) => format!(": {failed} of {} failed, in {seconds:.1} s", count(tasks)),
+    };
+    let reason = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {reason}")
+    };
+    format!("\n{}{counted}{reason}\n", styled(style, word))
 }
 
 fn listening(address: &str, test_events: &[String]) -> String {
