@@ -60,7 +60,7 @@ enum Command {
 const RUN_HELP: &str = "\
 Examples:
   job-executor-service run event.json
-  job-executor-service run test-events/events.http --request 3 --resources test-events/resources
+  job-executor-service run test-events/events.http --request 3
   job-executor-service run event.json --runtime podman --secret registry=registry.env
 
 Ends with 0 if the run succeeded, 1 if it errored, 2 if a file or flag is wrong, 3 if no action is for the
@@ -68,7 +68,7 @@ event, 130 if it was interrupted.";
 
 const DEV_HELP: &str = "\
 Examples:
-  job-executor-service dev --resources test-events/resources
+  job-executor-service dev --resources .
   curl -X POST localhost:8080/test-events/1     sends a test event, each time under a new id
   curl -H 'Content-Type: application/cloudevents+json' -d @event.json localhost:8080";
 
@@ -130,9 +130,9 @@ pub fn main() -> ExitCode {
     };
     let result = match command {
         Command::Serve(settings) => serve::main(&settings).map(|()| Exit::Succeeded),
-        Command::Run(settings) => local::run(&settings).map(Exit::from),
-        Command::Dev(settings) => local::dev(&settings).map(|()| Exit::Succeeded),
-        Command::Explain(settings) => explain::main(&settings),
+        Command::Run(settings) => local::run(&settings.settled()).map(Exit::from),
+        Command::Dev(settings) => local::dev(&settings.settled()).map(|()| Exit::Succeeded),
+        Command::Explain(settings) => explain::main(&settings.settled()),
         Command::Lint(settings) => lint::main(&settings),
         Command::Completions { shell } => completions(shell).map(|()| Exit::Succeeded),
         Command::Schema => schema().map(|()| Exit::Succeeded),

@@ -102,9 +102,9 @@ impl ExplainSettings {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ResourceSettings {
     /// Directory laid out as Keptn's repository (`<project>/<stage>/<service>/job/config.yaml`), or one
-    /// service's files.
-    #[arg(long, value_name = "DIR", default_value = ".", value_parser = directory)]
-    resources: PathBuf,
+    /// service's files [default: `resources` beside the event, or else the current directory].
+    #[arg(long, value_name = "DIR", value_parser = directory)]
+    resources: Option<PathBuf>,
 
     /// File that is the service's job/config.yaml, whatever the directory has.
     #[arg(long, value_name = "FILE", value_parser = file)]
@@ -112,8 +112,19 @@ pub(crate) struct ResourceSettings {
 }
 
 impl ResourceSettings {
+    /// `events` is where the events are.
+    pub(crate) fn beside(self, events: Option<&Path>) -> Self {
+        let beside = events.map(|events| events.join("resources"));
+        let found = self.resources.or(beside.filter(|path| path.is_dir()));
+        Self {
+            resources: Some(found.unwrap_or_else(|| PathBuf::from("."))),
+            ..self
+        }
+    }
+
     pub(crate) fn repository(&self) -> Repository {
-        Repository::new(self.resources.clone(), self.config.clone())
+        let directory = self.resources.clone().unwrap_or_else(|| PathBuf::from("."));
+        Repository::new(directory, self.config.clone())
     }
 }
 
@@ -146,7 +157,39 @@ pub(crate) struct DeskSettings {
 /// Settings that an operator makes for all tasks.
 const OPERATOR: &str = "What the operator of the service decides";
 
+impl RunSettings {
+    /// With nothing left to look for.
+    pub(crate) fn settled(mut self) -> Self {
+        self.desk.resources = self.desk.resources.beside(self.event.directory());
+        self
+    }
+}
+
+impl DevSettings {
+    /// With nothing left to look for.
+    pub(crate) fn settled(mut self) -> Self {
+        self.desk.resources = self.desk.resources.beside(Some(&self.test_events));
+        self
+    }
+}
+
+impl ExplainSettings {
+    /// With nothing left to look for.
+    pub(crate) fn settled(mut self) -> Self {
+        self.resources = self.resources.beside(self.event.directory());
+        self
+    }
+}
+
 impl EventSource {
+    fn directory(&self) -> Option<&Path> {
+        self.file.parent().filter(|_| !self.is_stdin())
+    }
+
+    fn is_stdin(&self) -> bool {
+        self.file == Path::new("-")
+    }
+
     /// The request that is meant, or what is wrong with the file.
     pub(crate) fn read(&self) -> Result<EventRequest, String> {
         let bytes = self
@@ -164,7 +207,7 @@ impl EventSource {
 
     fn bytes(&self) -> std::io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        let source: Box<dyn Read> = if self.file == Path::new("-") {
+        let source: Box<dyn Read> = if self.is_stdin() {
             Box::new(std::io::stdin())
         } else {
             Box::new(fs::File::open(&self.file)?)

@@ -1,5 +1,7 @@
 //! The commands that need no cluster: tasks are real processes here, what a person sees is compared.
 
+mod command_line;
+
 use std::fs;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -111,6 +113,12 @@ fn shell(name: &str, script: &str, fields: &str) -> String {
     )
 }
 
+/// A process that nobody has waited for has no command line any more.
+fn is_gone(pid: &str) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.is_empty())
+        || !fs::exists(format!("/proc/{pid}")).unwrap()
+}
+
 #[test]
 fn an_event_is_told_from_its_arrival_to_its_answer() {
     let tasks = [
@@ -151,6 +159,29 @@ fn an_event_is_told_from_its_arrival_to_its_answer() {
 
     succeeded: 2 tasks in N s
     ");
+}
+
+#[test]
+fn each_test_event_runs_as_the_readme_says() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/test-events/events.http");
+    let run = |request: &str| {
+        let settings = cli::run_settings(&[file, "--request", request]).unwrap();
+        let story = Story::new(Format::Text, Box::new(io::sink()));
+        run_told(&settings.settled(), story).unwrap()
+    };
+    let results: Vec<RunResult> = ["1", "2", "A deployment", "4", "5"].map(run).into();
+    let (succeeded, bad_input) = (RunResult::Succeeded, RunResult::BadInput);
+    // The deployment's task fails, and the last request is a batch.
+    assert_eq!(
+        results,
+        [
+            succeeded,
+            succeeded,
+            RunResult::Errored,
+            succeeded,
+            bad_input
+        ]
+    );
 }
 
 #[test]
@@ -371,9 +402,7 @@ fn nothing_outlives_a_task_or_its_time_limit() {
         .lines()
         .find_map(|line| line.strip_prefix("  | "))
         .unwrap();
-    // One that is only waited for by nobody has no command line any more.
-    let command_line = fs::read(format!("/proc/{printed}/cmdline")).unwrap_or_default();
-    assert!(command_line.is_empty(), "process {printed} is still there");
+    assert!(is_gone(printed), "process {printed} is still there");
     assert!(told.contains("over its time limit"), "{told}");
 }
 

@@ -7,6 +7,7 @@
 //! service for the tests that kill it (default: what `cargo build` makes).
 
 mod attack;
+mod explained;
 mod kills;
 mod outages;
 mod process;
