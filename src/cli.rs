@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::local::story::RunResult;
-use crate::{explain, init_container, job_config, lint, local, serve};
+use crate::{init_container, job_config, lint, local, serve};
 pub(crate) use desk::{DeskSettings, DevSettings, ExplainSettings, RunSettings};
 pub(crate) use settings::{InitSettings, LintSettings, ServeSettings, TaskSettings};
 
@@ -132,7 +132,7 @@ pub fn main() -> ExitCode {
         Command::Serve(settings) => serve::main(&settings).map(|()| Exit::Succeeded),
         Command::Run(settings) => local::run(&settings.settled()).map(Exit::from),
         Command::Dev(settings) => local::dev(&settings.settled()).map(|()| Exit::Succeeded),
-        Command::Explain(settings) => explain::main(&settings.settled()),
+        Command::Explain(settings) => local::explain::main(&settings.settled()),
         Command::Lint(settings) => lint::main(&settings),
         Command::Completions { shell } => completions(shell).map(|()| Exit::Succeeded),
         Command::Schema => schema().map(|()| Exit::Succeeded),

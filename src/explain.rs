@@ -1,17 +1,10 @@
 //! Why an event runs what it runs: each action with each condition, each variable with its value, what is
-//! refused, and the Jobs. Pure, but for the reading of the files.
+//! refused, and the Jobs. Pure.
 
-mod text;
-
-use std::io::{self, Write};
-
-use anyhow::Context;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::{Exit, ExplainSettings, ServeSettings};
-use crate::cluster::OwnPod;
 use crate::cluster::manifest::{self, Start};
 use crate::event::Event;
 use crate::job_config::fields::EnvVar;
@@ -19,11 +12,9 @@ use crate::job_config::matching::{Condition, Examined};
 use crate::job_config::problem::ConfigErrors;
 use crate::job_config::reader;
 use crate::job_config::{Action, EnvEntry, JobConfig, Task};
-use crate::lint::output::{Colours, Form, Output};
-use crate::local::NAMESPACE;
 use crate::resolve::{Resolved, Resolver, keptn_variables};
+use crate::rules::Rules;
 use crate::run::{RunId, hash};
-use crate::serve::Rules;
 
 /// What a config makes of an event.
 #[derive(Debug, Serialize)]
@@ -229,78 +220,5 @@ impl Explanation {
 
     fn tasks(&self) -> impl Iterator<Item = &TaskExplained> {
         self.actions.iter().flat_map(|action| &action.tasks)
-    }
-}
-
-/// Of a service with these settings that knows nothing of its own Pod.
-pub(crate) fn rules(settings: &ServeSettings) -> Rules {
-    let namespace = settings.tasks.job_namespace.as_ref();
-    let namespace = namespace.map_or_else(|| NAMESPACE.to_owned(), ToString::to_string);
-    Rules::of(settings, &namespace, &OwnPod::default())
-}
-
-/// The command `explain`.
-pub(crate) fn main(settings: &ExplainSettings) -> anyhow::Result<Exit> {
-    told(
-        settings,
-        &mut anstream::stdout().lock(),
-        &mut anstream::stderr(),
-    )
-}
-
-/// The same, told to somebody else.
-pub(crate) fn told(
-    settings: &ExplainSettings,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> anyhow::Result<Exit> {
-    let mut bad_input = |reason: &str| {
-        writeln!(err, "error: {reason}")?;
-        Ok(Exit::BadInput)
-    };
-    let request = match settings.event.read() {
-        Ok(request) => request,
-        Err(reason) => return bad_input(&reason),
-    };
-    let event = match request.event() {
-        Ok(event) => event,
-        Err(reason) => return bad_input(&settings.event.in_file(&reason)),
-    };
-    let repository = settings.resources.repository();
-    let found = match repository.config(&event.envelope.scope) {
-        Ok(Some(found)) => found,
-        Ok(None) => {
-            writeln!(err, "{}", repository.no_config(&event.envelope.scope))?;
-            return Ok(Exit::NothingMatched);
-        }
-        Err(reason) => return bad_input(&reason),
-    };
-    let serve = settings.serve();
-    let rules = rules(&serve);
-    match explain(
-        &event,
-        &found.bytes,
-        &rules,
-        &serve.tasks.full_deployment_name,
-    ) {
-        Ok(explanation) => {
-            let text = text::of(settings.output, &event, &found.path, &explanation)?;
-            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-                // Nobody reads on, as in `explain … | head`.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-                written => written.context("cannot write the explanation")?,
-            }
-            Ok(match (explanation.matches(), explanation.is_refused()) {
-                (false, _) => Exit::NothingMatched,
-                (true, true) => Exit::Errored,
-                (true, false) => Exit::Succeeded,
-            })
-        }
-        Err(errors) => {
-            let mut output = Output::new(Form::Text, Colours::Ansi);
-            let file = found.path.display().to_string();
-            output.problems(&file, &found.bytes, &errors.problems, err)?;
-            Ok(Exit::BadInput)
-        }
     }
 }

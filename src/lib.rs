@@ -19,12 +19,16 @@
 //!
 //! Read `executor` first. Then follow an event through the modules in the order below.
 //!
+//! `local` has a Kubernetes and a Keptn in this process, on which the same service runs at a desk and in the
+//! tests. `explain` tells of an event what admission would decide, `lint` of a config what its reader does.
+//!
 //! # Invariants
 //!
-//! 1. `event`, `job_config`, `policy`, `resolve`, `run` and `report` do no I/O, are not async, and name
-//!    neither kube, axum nor reqwest. So do the modules below `lint`.
-//! 2. Only `cluster` names Kubernetes, only `keptn` sends HTTP requests, only `endpoint` answers them.
-//!    `cli` and `serve` see all, to wire them.
+//! 1. `event`, `job_config`, `policy`, `resolve`, `run`, `report`, `explain` and the modules below `lint` do
+//!    no I/O, are not async, and name neither kube, axum nor reqwest.
+//! 2. Only `cluster` names Kubernetes, only `keptn` sends HTTP requests, only `endpoint` answers them; and
+//!    `local`, which is the other side of all three. `cli` and `serve` see all, to wire them. Nothing of the
+//!    service knows `local`.
 //! 3. Calls go one way: endpoint → admission → executor → cluster, keptn.
 //! 4. 202 is answered only for what a crash in the next instruction cannot lose.
 //! 5. Every step of `executor` may run twice. An answer that may have been sent is not sent before Keptn's
@@ -37,6 +41,7 @@
 //! The test `tests::project` holds 1 to 3, `tests::faults` and `tests::schedules` hold 4, 5 and 8.
 
 mod cli;
+mod rules;
 mod serve;
 
 mod endpoint;
@@ -56,11 +61,11 @@ mod cluster;
 mod keptn;
 
 mod init_container;
-mod local;
 mod telemetry;
 
 mod explain;
 mod lint;
+mod local;
 
 pub use cli::main;
 

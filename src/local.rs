@@ -2,6 +2,7 @@
 
 mod dev;
 pub(crate) mod event_file;
+pub(crate) mod explain;
 pub(crate) mod keptn;
 pub(crate) mod kubernetes;
 mod preview;

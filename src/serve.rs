@@ -14,19 +14,15 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::admission::{Admission, UnderWay};
-use crate::cli::{ServeSettings, TaskSettings};
-use crate::cluster::{
-    self, Cluster, Identity, InitContainer, JobSettings, Leadership, OwnPod, SecretKey,
-};
+use crate::cli::ServeSettings;
+use crate::cluster::{self, Cluster, Identity, JobSettings, Leadership, OwnPod};
 use crate::endpoint::{self, Endpoint, Router};
 use crate::executor::{Executor, Runs};
-use crate::job_config::fields::{Amounts, Resources as ResourceAmounts};
 use crate::keptn::Http;
 use crate::keptn::answers::Answers;
 use crate::keptn::event_store::EventStore;
 use crate::keptn::resources::Resources;
-use crate::policy::{Policy, Privileged};
-use crate::resolve::{Files, TaskDefaults};
+use crate::rules::Rules;
 use crate::slots::Slots;
 use crate::telemetry;
 
@@ -268,94 +264,6 @@ impl Service {
 async fn end_of(tracker: &TaskTracker, until: Instant) -> bool {
     tracker.close();
     timeout_at(until, tracker.wait()).await.is_ok()
-}
-
-/// What the settings decide about the tasks of every event.
-pub(crate) struct Rules {
-    pub(crate) policy: Policy,
-    pub(crate) defaults: TaskDefaults,
-    pub(crate) jobs: JobSettings,
-}
-
-impl Rules {
-    pub(crate) fn of(settings: &ServeSettings, namespace: &str, own_pod: &OwnPod) -> Self {
-        let defaults = defaults(settings, own_pod);
-        Self {
-            policy: policy(&settings.tasks, namespace, own_pod),
-            jobs: job_settings(settings, own_pod, &defaults),
-            defaults,
-        }
-    }
-}
-
-fn policy(settings: &TaskSettings, namespace: &str, own_pod: &OwnPod) -> Policy {
-    Policy {
-        images: settings.allowed_image_list.clone(),
-        privileged: if settings.allow_privileged_jobs {
-            Privileged::Allowed
-        } else {
-            Privileged::Refused
-        },
-        namespace: namespace.to_owned(),
-        own_service_account: own_pod.service_account.clone(),
-        own_secret: settings.keptn_api_token_secret.to_string(),
-    }
-}
-
-fn defaults(settings: &ServeSettings, own_pod: &OwnPod) -> TaskDefaults {
-    let image_known = settings.init_container_image.is_some() || own_pod.image.is_some();
-    TaskDefaults {
-        resources: ResourceAmounts {
-            limits: Amounts {
-                cpu: settings.tasks.default_resource_limits_cpu.clone(),
-                memory: settings.tasks.default_resource_limits_memory.clone(),
-            },
-            requests: Amounts {
-                cpu: settings.tasks.default_resource_requests_cpu.clone(),
-                memory: settings.tasks.default_resource_requests_memory.clone(),
-            },
-        },
-        deadline: (settings.tasks.task_deadline_seconds > 0)
-            .then_some(settings.tasks.task_deadline_seconds),
-        service_account: settings
-            .tasks
-            .default_job_service_account
-            .as_ref()
-            .map(ToString::to_string),
-        files: if image_known {
-            Files::Available
-        } else {
-            Files::NoImage
-        },
-    }
-}
-
-fn job_settings(
-    settings: &ServeSettings,
-    own_pod: &OwnPod,
-    defaults: &TaskDefaults,
-) -> JobSettings {
-    let configuration_service = settings
-        .init_container_configuration_service_api_endpoint
-        .as_ref()
-        .unwrap_or(&settings.configuration_service);
-    JobSettings {
-        managed_by: settings.tasks.full_deployment_name.clone(),
-        init_container: InitContainer {
-            image: settings
-                .init_container_image
-                .as_ref()
-                .map(ToString::to_string)
-                .or_else(|| own_pod.image.clone())
-                .unwrap_or_default(),
-            configuration_service: configuration_service.to_string(),
-            token: settings.keptn_api_token.as_ref().map(|_| SecretKey {
-                secret: settings.tasks.keptn_api_token_secret.to_string(),
-                key: "token".into(),
-            }),
-            resources: defaults.resources.clone(),
-        },
-    }
 }
 
 fn warn_of_this_pod(jobs: &JobSettings) {

@@ -219,7 +219,7 @@ mod tests {
         None 1 {}
         the file is empty, expected a CloudEvent as JSON, or HTTP requests
         the file has no request
-        line 2: `@host = x` is no request that posts an event, expected one such as `POST http://localhost:8080/ HTTP/1.1`, or a CloudEvent as JSON
+        the file has no request
         line 1: `GET http://x/` is no request that posts an event, expected one such as `POST http://localhost:8080/ HTTP/1.1`, or a CloudEvent as JSON
         line 2: `{}` is no header, expected one such as `Content-Type: application/cloudevents+json`, and an empty line before the body
         "#);

@@ -1,11 +1,12 @@
 //! What is told before an event is run: its config, and which actions are for it.
 
+use super::explain::rules;
 use super::keptn::FoundConfig;
 use super::serve_settings;
 use super::story::{ProblemTold, Story, Told};
 use crate::cli::DeskSettings;
 use crate::event::Event;
-use crate::explain::{self, Explanation};
+use crate::explain::{Explanation, explain};
 use crate::job_config::problem::ConfigErrors;
 use crate::lint::output::{Colours, Form, Output};
 
@@ -42,9 +43,9 @@ pub(super) fn preview(
         file: &found.path.display().to_string(),
     });
     let serve = serve_settings(settings)?;
-    let rules = explain::rules(&serve);
+    let rules = rules(&serve);
     let installation = &serve.tasks.full_deployment_name;
-    let explanation = match explain::explain(event, &found.bytes, &rules, installation) {
+    let explanation = match explain(event, &found.bytes, &rules, installation) {
         Ok(explanation) => explanation,
         Err(errors) => {
             tell_problems(&found, &errors, story);

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{config, shortened, triggered};
 use crate::cli::{self, Exit};
-use crate::explain::told as explain_told;
+use crate::local::explain::told as explain_told;
 use crate::local::story::{Format, RunResult, Story};
 use crate::local::{dev_told, run_told};
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::RealCluster;
 use crate::cli;
-use crate::explain;
+use crate::local::explain;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster"]

@@ -6,8 +6,8 @@ use std::path::Path;
 use anstyle::{AnsiColor, Style};
 use serde_json::json;
 
-use super::{ActionExplained, Explanation, Outcome, TaskExplained, VariableExplained};
 use crate::event::{Envelope, Event};
+use crate::explain::{ActionExplained, Explanation, Outcome, TaskExplained, VariableExplained};
 use crate::local::story::Format;
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();

@@ -1,0 +1,87 @@
+//! The command `explain`: why an event runs what it runs, and the Jobs.
+
+mod text;
+
+use std::io::{self, Write};
+
+use anyhow::Context;
+
+use super::NAMESPACE;
+use crate::cli::{Exit, ExplainSettings, ServeSettings};
+use crate::cluster::OwnPod;
+use crate::explain::explain;
+use crate::lint::output::{Colours, Form, Output};
+use crate::rules::Rules;
+
+/// Of a service with these settings that knows nothing of its own Pod.
+pub(crate) fn rules(settings: &ServeSettings) -> Rules {
+    let namespace = settings.tasks.job_namespace.as_ref();
+    let namespace = namespace.map_or_else(|| NAMESPACE.to_owned(), ToString::to_string);
+    Rules::of(settings, &namespace, &OwnPod::default())
+}
+
+/// The command `explain`.
+pub(crate) fn main(settings: &ExplainSettings) -> anyhow::Result<Exit> {
+    told(
+        settings,
+        &mut anstream::stdout().lock(),
+        &mut anstream::stderr(),
+    )
+}
+
+/// The same, told to somebody else.
+pub(crate) fn told(
+    settings: &ExplainSettings,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> anyhow::Result<Exit> {
+    let mut bad_input = |reason: &str| {
+        writeln!(err, "error: {reason}")?;
+        Ok(Exit::BadInput)
+    };
+    let request = match settings.event.read() {
+        Ok(request) => request,
+        Err(reason) => return bad_input(&reason),
+    };
+    let event = match request.event() {
+        Ok(event) => event,
+        Err(reason) => return bad_input(&settings.event.in_file(&reason)),
+    };
+    let repository = settings.resources.repository();
+    let found = match repository.config(&event.envelope.scope) {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            writeln!(err, "{}", repository.no_config(&event.envelope.scope))?;
+            return Ok(Exit::NothingMatched);
+        }
+        Err(reason) => return bad_input(&reason),
+    };
+    let serve = settings.serve();
+    let rules = rules(&serve);
+    match explain(
+        &event,
+        &found.bytes,
+        &rules,
+        &serve.tasks.full_deployment_name,
+    ) {
+        Ok(explanation) => {
+            let text = text::of(settings.output, &event, &found.path, &explanation)?;
+            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                // Nobody reads on, as in `explain … | head`.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                written => written.context("cannot write the explanation")?,
+            }
+            Ok(match (explanation.matches(), explanation.is_refused()) {
+                (false, _) => Exit::NothingMatched,
+                (true, true) => Exit::Errored,
+                (true, false) => Exit::Succeeded,
+            })
+        }
+        Err(errors) => {
+            let mut output = Output::new(Form::Text, Colours::Ansi);
+            let file = found.path.display().to_string();
+            output.problems(&file, &found.bytes, &errors.problems, err)?;
+            Ok(Exit::BadInput)
+        }
+    }
+}
