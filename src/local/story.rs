@@ -19,6 +19,9 @@ use crate::cluster::names;
 use crate::event::Event;
 use crate::run::Run;
 
+/// A longer line is told in parts.
+const MAX_LINE: usize = 16 << 10;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
     /// For people.
@@ -195,7 +198,11 @@ impl Story {
     }
 
     pub(crate) fn tell(&self, told: &Told<'_>) {
-        let line = match self.format {
+        self.write(&self.rendered(told));
+    }
+
+    fn rendered(&self, told: &Told<'_>) -> String {
+        match self.format {
             // Events stand apart.
             Format::Text
                 if matches!(told, Told::Event { .. }) && self.began.swap(true, Relaxed) =>
@@ -206,10 +213,13 @@ impl Story {
             Format::Json => serde_json::to_string(told)
                 .map(|line| line + "\n")
                 .unwrap_or_default(),
-        };
+        }
+    }
+
+    fn write(&self, text: &str) {
         let mut out = lock(&self.out);
         // Nobody listens any more, as in `run … | head`; the work goes on.
-        let _: io::Result<()> = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+        let _: io::Result<()> = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 
     /// Keptn took an event.
@@ -320,7 +330,7 @@ impl Story {
         }
         task.result = Some(result);
         for (container, rest) in std::mem::take(&mut task.unfinished) {
-            self.output(task, &container, &rest);
+            self.write(&self.output(task, &container, &rest));
         }
         self.tell(&Told::TaskEnded {
             action: &task.action,
@@ -335,13 +345,13 @@ impl Story {
         });
     }
 
-    fn output(&self, task: &Task, container: &str, line: &[u8]) {
-        self.tell(&Told::Output {
+    fn output(&self, task: &Task, container: &str, line: &[u8]) -> String {
+        self.rendered(&Told::Output {
             action: &task.action,
             task: &task.name,
             container,
             line: String::from_utf8_lossy(line).trim_end_matches('\r'),
-        });
+        })
     }
 }
 
@@ -366,10 +376,18 @@ impl Observer for Story {
         let mut rest = task.unfinished.remove(&container.name).unwrap_or_default();
         rest.extend_from_slice(bytes);
         let mut lines: Vec<&[u8]> = rest.split(|&byte| byte == b'\n').collect();
-        let unfinished = lines.pop().unwrap_or_default().to_vec();
-        for line in lines {
-            self.output(task, &container.name, line);
-        }
+        let unfinished = match lines.pop() {
+            Some(last) if last.len() < MAX_LINE => last.to_vec(),
+            Some(last) => {
+                lines.push(last);
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        let told = lines
+            .iter()
+            .map(|line| self.output(task, &container.name, line));
+        self.write(&told.collect::<String>());
         if !unfinished.is_empty() {
             task.unfinished.insert(container.name.clone(), unfinished);
         }

@@ -1,6 +1,6 @@
 //! The story for people, at 80 columns.
 
-use anstyle::{AnsiColor, Style};
+use anstyle::{AnsiColor, Reset, Style};
 use serde_json::Value;
 
 use super::{RunResult, TaskResult, Told};
@@ -54,6 +54,10 @@ pub(super) fn of(told: &Told<'_>) -> String {
         } => {
             let (task, image) = (styled(TITLE, task), styled(FAINT, &format!("({image})")));
             format!("\n{action}, task {number} of {of}: {task} {image}\n")
+        }
+        // A task that leaves a colour on does not colour what follows.
+        Told::Output { line, .. } if line.contains('\u{1b}') => {
+            format!("{} {line}{}\n", styled(FAINT, "  |"), Reset)
         }
         Told::Output { line, .. } => format!("{} {line}\n", styled(FAINT, "  |")),
         Told::TaskEnded {
