@@ -1,12 +1,11 @@
 //! Scenarios: the real service in process, one event in, everything that left it as one text.
 //!
-//! Only the outside is fake, and it is a stateful model: [`keptn`] (configuration service, event endpoint
-//! and event store) and [`kubernetes`] (the API server under the real client, with a kubelet that ends
-//! tasks as the scenario says). Between them and the service there is a [`wire`] instead of sockets, so
-//! that the clock can be paused: hours of an outage take milliseconds. [`real_cluster`] runs the service
+//! Only the outside is not real, and it is a stateful model: the Keptn and the Kubernetes of `local`, with
+//! the habits and troubles of [`keptn`] and [`kubernetes`] before them, where tasks end as the scenario says.
+//! Between them and the service there is a [`wire`] instead of sockets, so that the clock can be paused:
+//! hours of an outage take milliseconds. [`desk`] runs real processes as tasks, [`real_cluster`] the service
 //! against a real cluster.
 
-mod configs;
 mod desk;
 mod endpoint;
 mod failures;

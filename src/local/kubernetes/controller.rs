@@ -170,7 +170,7 @@ impl Kubernetes {
             "metadata": {"labels": labels, "annotations": template["metadata"]["annotations"],
                 "ownerReferences": [owner]},
             "spec": template["spec"],
-            "status": {"phase": "Pending"},
+            "status": {"phase": "Pending", "startTime": self.now()},
         });
         self.create(&key, pod).ok();
         key

@@ -146,7 +146,6 @@ impl Sandbox<'_> {
     }
 
     async fn run(&self, stop: &CancellationToken) -> bool {
-        self.status(&json!({"startTime": self.cluster.now()}));
         for container in self.spec.init_containers.iter().flatten() {
             if !self.run_container(Part::Init, container, stop).await {
                 self.status(&json!({"phase": "Failed"}));
