@@ -46,6 +46,7 @@ enum Command {
     /// Say what is wrong with job/config.yaml, before an event comes.
     Lint(LintSettings),
     /// Print the JSON Schema of job/config.yaml, for editors.
+    #[command(after_help = SCHEMA_HELP)]
     Schema,
     /// Print the completion script of a shell.
     #[command(after_help = COMPLETIONS_HELP)]
@@ -79,6 +80,13 @@ Examples:
 
 Ends with 0 if an action matches, 1 if a task of it is refused, 2 if a file or flag is wrong, 3 if no action
 is for the event.";
+
+const SCHEMA_HELP: &str = "\
+Examples:
+  job-executor-service schema > job-config.schema.json
+
+and as the first line of job/config.yaml
+  # yaml-language-server: $schema=./job-config.schema.json";
 
 const COMPLETIONS_HELP: &str = "\
 Examples:

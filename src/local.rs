@@ -99,6 +99,15 @@ impl Desk {
         })
     }
 
+    /// Returns when the service ends by itself, which it does not do.
+    async fn failed(&mut self) -> anyhow::Error {
+        match (&mut self.service).await {
+            Ok(Ok(())) => anyhow::anyhow!("the service ended"),
+            Ok(Err(error)) => error.context("the service ended"),
+            Err(panic) => anyhow::Error::new(panic).context("the service panicked"),
+        }
+    }
+
     /// Ends the containers, and the service after them.
     async fn shut_down(self) -> anyhow::Result<()> {
         self.kubernetes.shut_down().await;

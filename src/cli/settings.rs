@@ -146,10 +146,14 @@ pub(crate) struct TaskSettings {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Ends with 0 if all files are valid, 2 if one is not or cannot be read, 1 if there are \
-                  warnings and they are denied, or if a file could not be fixed."
-)]
+#[command(after_help = "\
+Examples:
+  job-executor-service lint job/config.yaml
+  job-executor-service lint --fix job/config.yaml
+  job-executor-service lint --output github --deny-warnings job/*.yaml
+
+Ends with 0 if all files are valid, 2 if one is not or cannot be read, 1 if there are warnings and they are
+denied, or if a file could not be fixed.")]
 pub(crate) struct LintSettings {
     /// Files to read; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]

@@ -78,7 +78,7 @@ pub(crate) async fn told(
         .with_context(|| format!("cannot listen on port {}", settings.rcv_port))?;
     let port = listener.local_addr()?.port();
     let story = Arc::new(story);
-    let desk = Desk::new(&settings.desk, &story).await?;
+    let mut desk = Desk::new(&settings.desk, &story).await?;
     story.tell(&Told::Listening {
         address: &format!("http://localhost:{port}/"),
         test_events: test_events.names(),
@@ -89,7 +89,10 @@ pub(crate) async fn told(
         service: desk.router.clone(),
         test_events,
     });
-    endpoint::accept(listener, router(front), TaskTracker::new(), stop).await;
+    tokio::select! {
+        () = endpoint::accept(listener, router(front), TaskTracker::new(), stop) => {}
+        error = desk.failed() => return Err(error),
+    }
     desk.shut_down().await
 }
 

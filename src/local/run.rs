@@ -54,9 +54,11 @@ async fn run(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let preview = preview(&settings.desk, event, story)?;
-    let desk = Desk::new(&settings.desk, story).await?;
+    let mut desk = Desk::new(&settings.desk, story).await?;
+    let router = desk.router.clone();
     let ended = tokio::select! {
-        ended = work(&desk, story, request, preview) => ended?,
+        ended = work(&router, story, request, preview) => ended?,
+        error = desk.failed() => return Err(error),
         _ = interrupt.recv() => (RunResult::Interrupted, String::new()),
         _ = terminate.recv() => (RunResult::Interrupted, String::new()),
     };
@@ -81,7 +83,7 @@ fn ended(story: &Story, result: RunResult, reason: &str, began: Instant) -> RunR
 }
 
 async fn work(
-    desk: &Desk,
+    router: &Router,
     story: &Story,
     request: EventRequest,
     preview: Preview,
@@ -89,7 +91,7 @@ async fn work(
     if let Preview::BadInput(reason) = preview {
         return Ok((RunResult::BadInput, reason));
     }
-    let (status, answer) = post(&desk.router, request).await?;
+    let (status, answer) = post(router, request).await?;
     let refused = match preview {
         Preview::NoConfig(reason) => return Ok((RunResult::NothingMatched, reason)),
         Preview::NoAction => {
