@@ -6,6 +6,7 @@
 //! hours of an outage take milliseconds. [`desk`] runs real processes as tasks, [`real_cluster`] the service
 //! against a real cluster.
 
+mod configs;
 mod desk;
 mod endpoint;
 mod failures;
