@@ -126,6 +126,15 @@ pub(crate) fn serve_settings(flags: &[String]) -> ServeSettings {
     }
 }
 
+/// The settings of `run` with these flags, without an event.
+#[cfg(test)]
+pub(crate) fn desk_settings(flags: &[String]) -> DeskSettings {
+    match parsed("run", &[&["-".to_owned()], flags].concat()) {
+        Command::Run(settings) => settings.desk,
+        _ => unreachable!(),
+    }
+}
+
 /// The settings of `lint` with these flags.
 #[cfg(test)]
 pub(crate) fn lint_settings(flags: &[String]) -> LintSettings {

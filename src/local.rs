@@ -34,15 +34,15 @@ pub(crate) use run::main as run;
 const NAMESPACE: &str = "keptn";
 
 /// The service with all that it talks to.
-struct Desk {
-    kubernetes: Kubernetes,
-    router: Router,
+pub(crate) struct Desk {
+    pub(crate) kubernetes: Kubernetes,
+    pub(crate) router: Router,
     service: JoinHandle<anyhow::Result<()>>,
     stop: CancellationToken,
 }
 
 impl Desk {
-    async fn new(settings: &DeskSettings, story: &Arc<Story>) -> anyhow::Result<Self> {
+    pub(crate) async fn new(settings: &DeskSettings, story: &Arc<Story>) -> anyhow::Result<Self> {
         let repository = Repository::new(settings.resources(), settings.config.clone());
         let teller = Arc::clone(story);
         let keptn = Keptn::new(repository, Duration::ZERO, move |event| teller.sent(event));
@@ -86,7 +86,7 @@ impl Desk {
     }
 
     /// Ends the containers, and the service after them.
-    async fn shut_down(self) -> anyhow::Result<()> {
+    pub(crate) async fn shut_down(self) -> anyhow::Result<()> {
         self.kubernetes.shut_down().await;
         self.stop.cancel();
         self.service.await.context("the service panicked")?

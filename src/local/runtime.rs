@@ -5,6 +5,8 @@ mod engine;
 mod lines;
 mod process;
 
+use std::fs;
+use std::path::{Component, Path};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -50,6 +52,9 @@ impl Runtime for Desk {
             if container.image == OWN_IMAGE {
                 return self.fetch_files(container, output).await;
             }
+            if let Err(reason) = make_working_dir(container) {
+                return Exit::NotStarted(reason);
+            }
             match self.kind {
                 Kind::Process => process::run(container, output, stop).await,
                 Kind::Podman => engine::run("podman", container, output, stop).await,
@@ -76,6 +81,27 @@ impl Desk {
             }
         }
     }
+}
+
+/// As container runtimes do on a node; what is not on a volume is the image's or the machine's.
+fn make_working_dir(container: &Container) -> Result<(), String> {
+    let directory = Path::new(container.working_dir.as_deref().unwrap_or_default());
+    for mount in &container.mounts {
+        let Ok(below) = directory.strip_prefix(&mount.path) else {
+            continue;
+        };
+        let stays = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+        if below.components().all(stays) {
+            let made = fs::create_dir_all(mount.directory.join(below));
+            return made.map_err(|error| {
+                format!(
+                    "cannot make the working directory {}: {error}",
+                    directory.display()
+                )
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The settings of the command `init`, as the manifest gives them.

@@ -8,6 +8,7 @@
 
 mod attack;
 mod kills;
+mod likeness;
 mod outages;
 mod process;
 

@@ -146,7 +146,7 @@ impl Sandbox<'_> {
     }
 
     async fn run(&self, stop: &CancellationToken) -> bool {
-        self.status(&json!({"startTime": self.cluster.now()}));
+        self.shows_all_waiting();
         for container in self.spec.init_containers.iter().flatten() {
             if !self.run_container(Part::Init, container, stop).await {
                 self.status(&json!({"phase": "Failed"}));
@@ -168,7 +168,7 @@ impl Sandbox<'_> {
             Ok(resolved) => resolved,
             Err(missing) => {
                 let waiting = json!({"waiting": {"reason": "CreateContainerConfigError", "message": missing}});
-                self.shows(part, container, waiting);
+                self.shows(part, container, &waiting);
                 stop.cancelled().await;
                 return false;
             }
@@ -177,7 +177,7 @@ impl Sandbox<'_> {
             return false;
         }
         let started = self.cluster.now();
-        self.shows(part, container, json!({"running": {"startedAt": started}}));
+        self.shows(part, container, &json!({"running": {"startedAt": started}}));
         let output = Output {
             cluster: self.cluster.clone(),
             container: resolved.clone(),
@@ -197,8 +197,8 @@ impl Sandbox<'_> {
         self.shows(
             part,
             container,
-            json!({"terminated": {"exitCode": code, "reason": reason, "message": message,
-            "startedAt": started, "finishedAt": self.cluster.now()}}),
+            &json!({"terminated": {"exitCode": code, "reason": reason, "message": message,
+                "startedAt": started, "finishedAt": self.cluster.now()}}),
         );
         code == 0
     }
@@ -209,27 +209,44 @@ impl Sandbox<'_> {
             .ok();
     }
 
+    /// Before any container runs, each has a state already.
+    fn shows_all_waiting(&self) {
+        let waiting = |containers: &[core::Container], reason: &str| -> Vec<Value> {
+            let state = json!({"waiting": {"reason": reason}});
+            let containers = containers.iter();
+            containers
+                .map(|container| container_status(container, &state))
+                .collect()
+        };
+        let mut status = json!({"startTime": self.cluster.now()});
+        let init_containers = self.spec.init_containers.as_deref().unwrap_or_default();
+        let reason = if init_containers.is_empty() {
+            "ContainerCreating"
+        } else {
+            status["initContainerStatuses"] = waiting(init_containers, "PodInitializing").into();
+            "PodInitializing"
+        };
+        status["containerStatuses"] = waiting(&self.spec.containers, reason).into();
+        self.status(&status);
+    }
+
     /// Shows the state of one container beside those of the others.
-    fn shows(&self, part: Part, container: &core::Container, state: Value) {
+    fn shows(&self, part: Part, container: &core::Container, state: &Value) {
         let Some(pod) = self.cluster.get(self.pod) else {
             return;
         };
-        let list = match part {
-            Part::Init => "initContainerStatuses",
-            Part::Main => "containerStatuses",
+        let (list, phase) = match part {
+            Part::Init => ("initContainerStatuses", "Pending"),
+            // A Pod whose containers cannot start is not running.
+            Part::Main if state["waiting"].is_null() => ("containerStatuses", "Running"),
+            Part::Main => ("containerStatuses", "Pending"),
         };
         let mut statuses = pod["status"][list].as_array().cloned().unwrap_or_default();
-        statuses.retain(|status| status["name"] != container.name);
-        let image = container.image.as_deref().unwrap_or_default();
-        let ready = !state["running"].is_null();
-        statuses.push(
-            json!({"name": container.name, "image": image, "imageID": image, "ready": ready,
-            "restartCount": 0, "state": state}),
-        );
-        let phase = match part {
-            Part::Init => "Pending",
-            Part::Main => "Running",
-        };
+        for status in &mut statuses {
+            if status["name"] == container.name {
+                *status = container_status(container, state);
+            }
+        }
         self.status(&json!({"phase": phase, list: statuses}));
     }
 
@@ -324,6 +341,12 @@ impl Sandbox<'_> {
             })
             .collect())
     }
+}
+
+fn container_status(container: &core::Container, state: &Value) -> Value {
+    let image = container.image.as_deref().unwrap_or_default();
+    json!({"name": container.name, "image": image, "imageID": image,
+        "ready": !state["running"].is_null(), "restartCount": 0, "state": state})
 }
 
 impl Kubernetes {
