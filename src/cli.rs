@@ -13,7 +13,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::local::story::RunResult;
 use crate::{init_container, job_config, lint, local, serve};
 pub(crate) use desk::{DeskSettings, RunSettings};
-pub(crate) use settings::{InitSettings, LintSettings, ServeSettings, TaskSettings};
+pub(crate) use settings::{InitSettings, LintSettings, ServeSettings};
 
 /// Runs container images as Kubernetes Jobs in answer to Keptn events.
 #[derive(Debug, Parser)]

@@ -4,7 +4,7 @@
 //! and event store) and [`kubernetes`] (the API server under the real client, with a kubelet that ends
 //! tasks as the scenario says). Between them and the service there is a [`wire`] instead of sockets, so
 //! that the clock can be paused: hours of an outage take milliseconds. [`real_cluster`] runs the service
-//! against a real cluster.
+//! against a real cluster, [`podman`] the command `run` over a real container engine.
 
 mod configs;
 mod endpoint;
@@ -13,6 +13,7 @@ mod faults;
 mod init_container;
 mod keptn;
 mod kubernetes;
+mod podman;
 mod project;
 mod real_cluster;
 mod recovery;

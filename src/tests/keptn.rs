@@ -36,7 +36,7 @@ const PROJECT: &str = "real";
 
 #[derive(Clone)]
 pub(super) struct Keptn {
-    keptn: embedded::Keptn,
+    embedded: embedded::Keptn,
     files: Arc<TempDir>,
     state: Arc<Mutex<Model>>,
     sent: watch::Sender<usize>,
@@ -89,7 +89,7 @@ impl Keptn {
         };
         let repository = Repository::new(files.path().to_owned(), None);
         Self {
-            keptn: embedded::Keptn::new(repository, STORE_LAG, recipient),
+            embedded: embedded::Keptn::new(repository, STORE_LAG, recipient),
             files: Arc::new(files),
             state: Arc::default(),
             sent,
@@ -218,7 +218,7 @@ impl Keptn {
 
     /// The events that were taken.
     pub(super) fn events(&self) -> Vec<Value> {
-        self.keptn.events()
+        self.embedded.events()
     }
 
     pub(super) fn requests(&self) -> Vec<String> {
@@ -250,7 +250,9 @@ impl Keptn {
                 return status(StatusCode::BAD_GATEWAY);
             }
         }
-        self.keptn.respond(&Method::POST, url, body).map(Body::from)
+        self.embedded
+            .respond(&Method::POST, url, body)
+            .map(Body::from)
     }
 
     fn gives_events(&self, url: &Url) -> Response<Body> {
@@ -259,7 +261,9 @@ impl Keptn {
         if let Habit::Answers(code) = model.store {
             return status(StatusCode::from_u16(code).unwrap());
         }
-        self.keptn.respond(&Method::GET, url, &[]).map(Body::from)
+        self.embedded
+            .respond(&Method::GET, url, &[])
+            .map(Body::from)
     }
 
     fn gives_resource(&self, url: &Url, headers: &HeaderMap) -> Response<Body> {
@@ -284,7 +288,7 @@ impl Keptn {
             .as_str()
             .replace("pageSize=50", &format!("pageSize={PAGE}"));
         let short = Url::parse(&short).unwrap();
-        self.keptn
+        self.embedded
             .respond(&Method::GET, &short, &[])
             .map(Body::from)
     }

@@ -56,6 +56,7 @@ impl Call {
     }
 
     /// In the words of a Role.
+    #[cfg(test)]
     pub(crate) fn verb_and_resource(&self) -> String {
         let target = self.target();
         let verb = match (&self.method, &target) {

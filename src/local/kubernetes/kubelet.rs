@@ -66,16 +66,27 @@ pub(crate) struct Output {
     container: Container,
 }
 
+/// Of [`Output::tail`].
+const TAIL_BYTES: usize = 4096;
+
 impl Output {
     pub(crate) fn write(&self, bytes: &[u8]) {
-        let place = (self.container.pod.clone(), self.container.name.clone());
-        self.cluster
-            .state()
-            .logs
-            .entry(place)
-            .or_default()
-            .push(bytes);
+        let mut state = self.cluster.state();
+        state.logs.entry(self.place()).or_default().push(bytes);
+        drop(state);
         self.cluster.parts.observer.printed(&self.container, bytes);
+    }
+
+    /// The end of what was written so far.
+    pub(crate) fn tail(&self) -> String {
+        let state = self.cluster.state();
+        let log = state.logs.get(&self.place());
+        let bytes = log.map(|log| log.tail(TAIL_BYTES)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn place(&self) -> (String, String) {
+        (self.container.pod.clone(), self.container.name.clone())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Command as StdCommand, Stdio};
 
 use tokio::process::Command;
@@ -12,6 +13,9 @@ use crate::local::kubernetes::{Container, Exit, Output};
 
 /// The engine itself failed: no such image, no permission.
 const ENGINE_FAILED: i32 = 125;
+
+/// What of the output may be the engine's own last words.
+const LAST_LINES: usize = 8;
 
 pub(super) async fn run(
     engine: &'static str,
@@ -46,16 +50,42 @@ pub(super) async fn run(
         there: true,
     };
     let exit = process::wait(child, &group, output, stop).await;
-    // A container that had to be made to end is still there: only its client was.
-    left.there = stop.is_cancelled();
-    drop(left);
-    match exit {
-        Exit::Code(ENGINE_FAILED) => Exit::NotStarted(format!(
-            "{engine} could not start the image {}: its output has the reason",
+    if stop.is_cancelled() {
+        // A container that had to be made to end is still there: only its client was.
+        let mut remove = Command::from(left.removal());
+        remove.status().await.ok();
+    }
+    left.there = false;
+    let reason = match &exit {
+        Exit::Code(code) => not_started(engine, *code, &output.tail()),
+        Exit::NotStarted(_) => None,
+    };
+    match reason {
+        Some(reason) => Exit::NotStarted(format!(
+            "{engine} could not start the image {}: {reason}",
             container.image
         )),
-        other => other,
+        None => exit,
     }
+}
+
+/// Why the engine started nothing, if that is what a code tells: one of 125 to 127, which a task may end
+/// with, too, after a line of the engine.
+fn not_started(engine: &str, code: i32, output: &str) -> Option<String> {
+    if !(ENGINE_FAILED..=127).contains(&code) {
+        return None;
+    }
+    let prefix = match engine {
+        "podman" => "Error: ",
+        _ => "docker: ",
+    };
+    let last = output.lines().rev().take(LAST_LINES);
+    let mut said = last.filter_map(|line| line.strip_prefix(prefix));
+    let of_the_start = |line: &&str| {
+        let signs = ["OCI ", "workdir ", "Error response from daemon"];
+        code == ENGINE_FAILED || signs.iter().any(|sign| line.contains(sign))
+    };
+    said.next().filter(of_the_start).map(str::to_owned)
 }
 
 /// A container that may outlive its client.
@@ -65,17 +95,25 @@ struct Left {
     there: bool,
 }
 
+impl Left {
+    /// It may be gone already, which is no news.
+    fn removal(&self) -> StdCommand {
+        let mut remove = StdCommand::new(self.engine);
+        remove
+            .args(["rm", "--force", &self.name])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // A second Ctrl-C does not reach it.
+            .process_group(0);
+        remove
+    }
+}
+
 impl Drop for Left {
     fn drop(&mut self) {
         if self.there {
-            let mut remove = StdCommand::new(self.engine);
-            remove.args(["rm", "--force", &self.name]);
-            remove
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null());
-            // It may be gone already.
-            remove.status().ok();
+            self.removal().status().ok();
         }
     }
 }
@@ -88,6 +126,8 @@ fn arguments(name: &str, container: &Container) -> Vec<String> {
         name.into(),
     ];
     let mut option = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+    // Whoever removes the container has given it its time.
+    option("--stop-timeout", "0".into());
     option(
         "--pull",
         pull(container.image_pull_policy.as_deref()).into(),
@@ -130,5 +170,37 @@ fn pull(policy: Option<&str>) -> &'static str {
         Some("Always") => "always",
         Some("Never") => "never",
         _ => "missing",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_engine_did_not_start_is_told_apart_from_a_task_with_the_same_code() {
+        let podman = "Error: runc: exec: \"x\": executable file not found in $PATH: OCI runtime attempted to \
+            invoke a command that was not found\n";
+        let docker = "docker: Error response from daemon: exec: \"x\": executable file not found in $PATH\n\n\
+            Run 'docker run --help' for more information\n";
+        for (engine, code, output, told) in [
+            ("podman", 127, podman, true),
+            (
+                "podman",
+                126,
+                "Error: workdir \"/x\" does not exist\n",
+                true,
+            ),
+            ("podman", 125, "Error: no such image\n", true),
+            ("podman", 125, "", false),
+            ("podman", 127, "sh: x: not found\n", false),
+            ("podman", 127, "Error: nothing to do\n", false),
+            ("podman", 1, podman, false),
+            ("docker", 127, docker, true),
+            ("docker", 127, "sh: x: not found\n", false),
+        ] {
+            let reason = not_started(engine, code, output);
+            assert_eq!(reason.is_some(), told, "{engine} {code} {output}");
+        }
     }
 }
