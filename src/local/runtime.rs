@@ -36,6 +36,17 @@ pub(crate) enum Kind {
     Docker,
 }
 
+impl Kind {
+    /// The program that runs containers.
+    fn engine(self) -> Option<&'static str> {
+        match self {
+            Self::Process => None,
+            Self::Podman => Some("podman"),
+            Self::Docker => Some("docker"),
+        }
+    }
+}
+
 pub(crate) struct Desk {
     pub(crate) kind: Kind,
     pub(crate) keptn: Keptn,
@@ -52,13 +63,12 @@ impl Runtime for Desk {
             if container.image == OWN_IMAGE {
                 return self.fetch_files(container, output).await;
             }
-            if let Err(reason) = make_working_dir(container) {
+            if let Err(reason) = self.prepare(container) {
                 return Exit::NotStarted(reason);
             }
-            match self.kind {
-                Kind::Process => process::run(container, output, stop).await,
-                Kind::Podman => engine::run("podman", container, output, stop).await,
-                Kind::Docker => engine::run("docker", container, output, stop).await,
+            match self.kind.engine() {
+                None => process::run(container, output, stop).await,
+                Some(engine) => engine::run(engine, container, output, stop).await,
             }
         }
         .boxed()
@@ -66,6 +76,14 @@ impl Runtime for Desk {
 }
 
 impl Desk {
+    fn prepare(&self, container: &Container) -> Result<(), String> {
+        if let Some(engine) = self.kind.engine() {
+            engine::share(engine, container)?;
+        }
+        // After that: on a node, too, it is not the container's user who makes it.
+        make_working_dir(container)
+    }
+
     async fn fetch_files(&self, container: &Container, output: &Output) -> Exit {
         let settings = match init_settings(container) {
             Ok(settings) => settings,

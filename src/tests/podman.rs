@@ -143,14 +143,14 @@ fn a_task_runs_as_its_user_with_its_files_in_its_directory() {
     let ended = runs(
         "podman-files",
         "      - {name: one, image: IMAGE, files: [a.txt], workingDir: /keptn/made/here, cmd: [sh, -c],
-         args: ['id -u; id -g; pwd; cat /keptn/a.txt; mkdir -p -m 700 /keptn/deep/er; echo x >/keptn/deep/er/x']}
+         args: ['id -u; id -g; pwd; echo more >>/keptn/a.txt; cat /keptn/a.txt; mkdir -p -m 700 /keptn/deep/er; echo x >/keptn/deep/er/x']}
       - {name: two, image: IMAGE, cmd: [ls, /keptn]}\n",
     );
     assert_eq!(ended.code, 0, "{:#?}", ended.told);
     let output = ended.output();
     // The first line is the init container's.
     let output = output.split_once('\n').unwrap().1;
-    assert_eq!(output, "1000\n2000\n/keptn/made/here\na file\n");
+    assert_eq!(output, "1000\n2000\n/keptn/made/here\na file\nmore\n");
 }
 
 #[test]

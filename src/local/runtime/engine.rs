@@ -1,10 +1,13 @@
 //! A container by the command line of Podman or Docker.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, lchown};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command as StdCommand, Stdio};
 
+use rustix::process::geteuid;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
@@ -23,19 +26,9 @@ pub(super) async fn run(
     output: &Output,
     stop: &CancellationToken,
 ) -> Exit {
-    for mount in &container.mounts {
-        // The container's user is another one than this process's, as on a cluster.
-        let open = fs::Permissions::from_mode(0o777);
-        if let Err(error) = fs::set_permissions(&mount.directory, open) {
-            return Exit::NotStarted(format!(
-                "cannot share {}: {error}",
-                mount.directory.display()
-            ));
-        }
-    }
     let name = format!("{}-{}", container.name, std::process::id());
     let mut command = Command::new(engine);
-    command.args(arguments(&name, container));
+    command.args(arguments(engine, &name, container));
     let (child, group) = match process::spawn(&mut command) {
         Ok(spawned) => spawned,
         Err(error) => {
@@ -67,6 +60,46 @@ pub(super) async fn run(
         )),
         None => exit,
     }
+}
+
+/// Gives the container's user what the init container wrote, as it is on a cluster, where both are one user.
+pub(super) fn share(engine: &str, container: &Container) -> Result<(), String> {
+    if user_namespace(engine, container).is_some() {
+        // That user is this one.
+        return Ok(());
+    }
+    for mount in &container.mounts {
+        share_tree(&mount.directory, container)
+            .map_err(|error| format!("cannot share {}: {error}", mount.directory.display()))?;
+    }
+    Ok(())
+}
+
+fn share_tree(path: &Path, container: &Container) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(path)?;
+    if metadata.is_dir() {
+        for entry in fs::read_dir(path)? {
+            share_tree(&entry?.path(), container)?;
+        }
+    }
+    if geteuid().is_root() {
+        let id = |id: Option<i64>| id.and_then(|id| u32::try_from(id).ok());
+        lchown(path, id(container.user), id(container.group))
+    } else if metadata.is_symlink() {
+        Ok(())
+    } else {
+        let more = if metadata.is_dir() { 0o777 } else { 0o666 };
+        let mode = metadata.permissions().mode() | more;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    }
+}
+
+/// Without root, Podman would have the container's files belong to a user that this one is not, who could
+/// not delete them.
+fn user_namespace(engine: &str, container: &Container) -> Option<String> {
+    let user = container.user.filter(|&user| user != 0)?;
+    let group = container.group.unwrap_or(user);
+    (engine == "podman" && !geteuid().is_root()).then(|| format!("keep-id:uid={user},gid={group}"))
 }
 
 /// Why the engine started nothing, if that is what a code tells: one of 125 to 127, which a task may end
@@ -118,7 +151,7 @@ impl Drop for Left {
     }
 }
 
-fn arguments(name: &str, container: &Container) -> Vec<String> {
+fn arguments(engine: &str, name: &str, container: &Container) -> Vec<String> {
     let mut arguments = vec![
         "run".to_owned(),
         "--rm".into(),
@@ -147,6 +180,9 @@ fn arguments(name: &str, container: &Container) -> Vec<String> {
             .group
             .map_or_else(String::new, |group| format!(":{group}"));
         option("--user", format!("{user}{group}"));
+    }
+    if let Some(namespace) = user_namespace(engine, container) {
+        option("--userns", namespace);
     }
     if let Some(directory) = &container.working_dir {
         option("--workdir", directory.clone());

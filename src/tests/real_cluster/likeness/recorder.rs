@@ -55,15 +55,17 @@ impl Recorder {
         objects.values().filter(of_job).cloned().collect()
     }
 
-    /// A Job whose container runs.
-    pub(super) fn running(&self, id: &str) -> Option<String> {
+    /// A Job whose container runs, and its Pod.
+    pub(super) fn running(&self, id: &str) -> Option<(String, String)> {
         let jobs = self.jobs_of(id).into_iter();
-        let mut running = jobs.filter(|job| {
-            self.pods_of(&job.last).iter().any(|pod| {
+        let mut running = jobs.flat_map(|job| {
+            let pods = self.pods_of(&job.last).into_iter();
+            pods.filter(|pod| {
                 !pod.last["status"]["containerStatuses"][0]["state"]["running"].is_null()
             })
+            .map(move |pod| (name(&job.last).to_owned(), name(&pod.last).to_owned()))
         });
-        running.next().map(|job| name(&job.last).to_owned())
+        running.next()
     }
 
     /// Whether there are so many Jobs, and nothing is going to change any more.

@@ -195,7 +195,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "a-missing-secret",
         1,
         "202 errored fail",
-        "  - {name: a, ON_TEST, tasks: [{name: one, image: BUSYBOX, maxPollDuration: 5, cmd: [echo, never],
+        "  - {name: a, ON_TEST, tasks: [{name: one, image: BUSYBOX, maxPollDuration: 12, cmd: [echo, never],
      env: [{name: not-there, valueFrom: secret}]}]}",
     ),
     scenario(
@@ -216,7 +216,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "  - name: a
     ON_TEST
     tasks:
-      - {name: one, image: BUSYBOX, maxPollDuration: 5,
+      - {name: one, image: BUSYBOX, maxPollDuration: 12,
          cmd: [sh, -c, 'trap \"sleep 2; exit 143\" TERM; echo so far; sleep 1000 & wait']}
       - {name: two, image: BUSYBOX, cmd: [echo, never]}",
     ),
