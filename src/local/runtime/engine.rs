@@ -88,9 +88,10 @@ fn share_tree(path: &Path, container: &Container) -> io::Result<()> {
     } else if metadata.is_symlink() {
         Ok(())
     } else {
-        let more = if metadata.is_dir() { 0o777 } else { 0o666 };
-        let mode = metadata.permissions().mode() | more;
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        let mut permissions = metadata.permissions();
+        let all = if metadata.is_dir() { 0o777 } else { 0o666 };
+        permissions.set_mode(permissions.mode() | all);
+        fs::set_permissions(path, permissions)
     }
 }
 
