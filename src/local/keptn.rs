@@ -89,6 +89,7 @@ impl Keptn {
     }
 
     /// The events that were taken.
+    #[cfg(test)]
     pub(crate) fn events(&self) -> Vec<Value> {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         events.iter().map(|(event, _)| event.clone()).collect()
