@@ -207,6 +207,15 @@ pub(crate) fn run_settings(flags: &[&str]) -> Result<RunSettings, String> {
     }
 }
 
+/// The settings of `run` with these flags, without an event.
+#[cfg(test)]
+pub(crate) fn desk_settings(flags: &[String]) -> DeskSettings {
+    match parsed("run", &[&["-".to_owned()], flags].concat()) {
+        Command::Run(settings) => settings.desk,
+        _ => unreachable!(),
+    }
+}
+
 /// The settings of `dev` with these flags.
 #[cfg(test)]
 pub(crate) fn dev_settings(flags: &[&str]) -> DevSettings {

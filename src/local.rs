@@ -53,15 +53,15 @@ fn serve_settings(settings: &DeskSettings) -> anyhow::Result<ServeSettings> {
 }
 
 /// The service with all that it talks to.
-struct Desk {
-    kubernetes: Kubernetes,
-    router: Router,
+pub(crate) struct Desk {
+    pub(crate) kubernetes: Kubernetes,
+    pub(crate) router: Router,
     service: JoinHandle<anyhow::Result<()>>,
     stop: CancellationToken,
 }
 
 impl Desk {
-    async fn new(settings: &DeskSettings, story: &Arc<Story>) -> anyhow::Result<Self> {
+    pub(crate) async fn new(settings: &DeskSettings, story: &Arc<Story>) -> anyhow::Result<Self> {
         let repository = settings.resources.repository();
         let teller = Arc::clone(story);
         let keptn = Keptn::new(repository, Duration::ZERO, move |event| teller.sent(event));
@@ -109,7 +109,7 @@ impl Desk {
     }
 
     /// Ends the containers, and the service after them.
-    async fn shut_down(self) -> anyhow::Result<()> {
+    pub(crate) async fn shut_down(self) -> anyhow::Result<()> {
         self.kubernetes.shut_down().await;
         self.stop.cancel();
         self.service.await.context("the service panicked")?

@@ -3,8 +3,8 @@
 //! Only the outside is not real, and it is a stateful model: the Keptn and the Kubernetes of `local`, with
 //! the habits and troubles of [`keptn`] and [`kubernetes`] before them, where tasks end as the scenario says.
 //! Between them and the service there is a [`wire`] instead of sockets, so that the clock can be paused:
-//! hours of an outage take milliseconds. [`desk`] runs real processes as tasks, [`real_cluster`] the service
-//! against a real cluster.
+//! hours of an outage take milliseconds. [`desk`] runs real processes as tasks, [`podman`] containers, and
+//! [`real_cluster`] the service against a real cluster.
 
 mod configs;
 mod desk;
@@ -14,6 +14,7 @@ mod faults;
 mod init_container;
 mod keptn;
 mod kubernetes;
+mod podman;
 mod project;
 mod real_cluster;
 mod recovery;

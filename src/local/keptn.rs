@@ -102,12 +102,14 @@ impl Keptn {
         let Ok(event) = serde_json::from_slice::<Value>(body) else {
             return error(StatusCode::BAD_REQUEST, "the event is not JSON");
         };
-        (self.recipient)(&event);
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        events.push((event, Instant::now()));
+        events.push((event.clone(), Instant::now()));
         if events.len() > MAX_EVENTS {
             events.remove(0);
         }
+        drop(events);
+        // Whoever waits for the event finds it.
+        (self.recipient)(&event);
         Response::new(Vec::new())
     }
 

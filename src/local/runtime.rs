@@ -5,6 +5,8 @@ mod engine;
 mod lines;
 mod process;
 
+use std::fs;
+use std::path::{Component, Path};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -34,6 +36,17 @@ pub(crate) enum Kind {
     Docker,
 }
 
+impl Kind {
+    /// The program that runs containers.
+    fn engine(self) -> Option<&'static str> {
+        match self {
+            Self::Process => None,
+            Self::Podman => Some("podman"),
+            Self::Docker => Some("docker"),
+        }
+    }
+}
+
 pub(crate) struct Desk {
     pub(crate) kind: Kind,
     pub(crate) keptn: Keptn,
@@ -50,10 +63,12 @@ impl Runtime for Desk {
             if container.image == OWN_IMAGE {
                 return self.fetch_files(container, output).await;
             }
-            match self.kind {
-                Kind::Process => process::run(container, output, stop).await,
-                Kind::Podman => engine::run("podman", container, output, stop).await,
-                Kind::Docker => engine::run("docker", container, output, stop).await,
+            if let Err(reason) = self.prepare(container) {
+                return Exit::NotStarted(reason);
+            }
+            match self.kind.engine() {
+                None => process::run(container, output, stop).await,
+                Some(engine) => engine::run(engine, container, output, stop).await,
             }
         }
         .boxed()
@@ -61,6 +76,14 @@ impl Runtime for Desk {
 }
 
 impl Desk {
+    fn prepare(&self, container: &Container) -> Result<(), String> {
+        if let Some(engine) = self.kind.engine() {
+            engine::share(engine, container)?;
+        }
+        // After that: on a node, too, it is not the container's user who makes it.
+        make_working_dir(container)
+    }
+
     async fn fetch_files(&self, container: &Container, output: &Output) -> Exit {
         let settings = match init_settings(container) {
             Ok(settings) => settings,
@@ -76,6 +99,27 @@ impl Desk {
             }
         }
     }
+}
+
+/// As container runtimes do on a node; what is not on a volume is the image's or the machine's.
+fn make_working_dir(container: &Container) -> Result<(), String> {
+    let directory = Path::new(container.working_dir.as_deref().unwrap_or_default());
+    for mount in &container.mounts {
+        let Ok(below) = directory.strip_prefix(&mount.path) else {
+            continue;
+        };
+        let stays = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+        if below.components().all(stays) {
+            let made = fs::create_dir_all(mount.directory.join(below));
+            return made.map_err(|error| {
+                format!(
+                    "cannot make the working directory {}: {error}",
+                    directory.display()
+                )
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The settings of the command `init`, as the manifest gives them.

@@ -4,7 +4,7 @@
 mod text;
 mod told;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,6 +19,9 @@ pub(crate) use told::{ProblemTold, RunResult, TaskResult, Told};
 use super::kubernetes::{Change, Container, Observer, Resource, text};
 use crate::cluster::names;
 use crate::run::Run;
+
+/// Events that are kept: more than one run sends.
+const MAX_SENT: usize = 10;
 
 /// A longer line is told in parts.
 const MAX_LINE: usize = 16 << 10;
@@ -39,6 +42,7 @@ pub(crate) struct Story {
     tasks: Mutex<BTreeMap<String, Task>>,
     /// Runs that are over.
     over: watch::Sender<usize>,
+    sent: Mutex<VecDeque<Value>>,
 }
 
 /// A task whose Job is there.
@@ -63,6 +67,7 @@ impl Story {
             began: AtomicBool::new(false),
             tasks: Mutex::default(),
             over: watch::Sender::new(0),
+            sent: Mutex::default(),
         }
     }
 
@@ -99,6 +104,16 @@ impl Story {
     /// Keptn took an event.
     pub(crate) fn sent(&self, event: &Value) {
         self.tell(&Told::EventSent { event });
+        let mut sent = lock(&self.sent);
+        sent.push_back(event.clone());
+        if sent.len() > MAX_SENT {
+            sent.pop_front();
+        }
+    }
+
+    /// The last events that were sent.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        lock(&self.sent).iter().cloned().collect()
     }
 
     /// How many tasks had a Job, and how many of them failed.

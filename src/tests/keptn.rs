@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -173,6 +174,11 @@ impl Keptn {
         let path = self.files.path().join(PROJECT).join(level).join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content.into()).unwrap();
+    }
+
+    /// Where the files are, laid out as in Keptn.
+    pub(super) fn directory(&self) -> &Path {
+        self.files.path()
     }
 
     pub(super) fn has_not(&self, level: &str, name: &str) {

@@ -9,6 +9,7 @@
 mod attack;
 mod explained;
 mod kills;
+mod likeness;
 mod outages;
 mod process;
 

@@ -167,10 +167,19 @@ impl Kubernetes {
     }
 
     fn log_of(&self, pod: &Key, call: &Call) -> Answer {
-        if self.get(pod).is_none() {
-            return failed(&Failure::not_found(pod));
-        }
         let container = call.query.get("container").map_or("", String::as_str);
+        let Some(object) = self.get(pod) else {
+            return failed(&Failure::not_found(pod));
+        };
+        let status_of = |list: &str| {
+            let mut statuses = object["status"][list].as_array().into_iter().flatten();
+            statuses.find(|status| status["name"] == container)
+        };
+        let status = status_of("containerStatuses").or_else(|| status_of("initContainerStatuses"));
+        let waiting = status.and_then(|status| status["state"]["waiting"]["reason"].as_str());
+        if status.is_none() || waiting.is_some() {
+            return failed(&Failure::no_log(&pod.name, container, waiting));
+        }
         Response::new(whole(self.log(&pod.name, container)))
     }
 
@@ -265,6 +274,20 @@ fn is_selected(object: &Value, selector: &str) -> bool {
 }
 
 impl Failure {
+    /// Of a container that is not the Pod's, or that waits.
+    fn no_log(pod: &str, container: &str, waiting: Option<&str>) -> Self {
+        Self {
+            code: 400,
+            reason: "BadRequest",
+            message: match waiting {
+                None => format!("container {container} is not valid for pod {pod}"),
+                Some(reason) => format!(
+                    "container \"{container}\" in pod \"{pod}\" is waiting to start: {reason}"
+                ),
+            },
+        }
+    }
+
     fn status(&self) -> Value {
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "reason": self.reason, "message": self.message, "code": self.code})

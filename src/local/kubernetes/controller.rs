@@ -11,6 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Change, Key, Kubernetes, Resource, kubelet, text};
 use crate::run::hash;
 
+/// From the end of a Pod's containers until the Pod is gone: for so long its logs can be read.
+const PARTING: Duration = Duration::from_secs(1);
+
 /// A Job whose Pod is there.
 pub(super) struct Running {
     uid: String,
@@ -70,7 +73,37 @@ impl Kubernetes {
             None => {}
         }
         drop(state);
+        self.show_suspension(key, uid);
         self.expire(change);
+    }
+
+    /// Whether the Job is suspended, as its conditions say it: one that never was has none.
+    fn show_suspension(&self, key: &Key, uid: &str) {
+        let Some(job) = self.get(key).filter(|job| job["metadata"]["uid"] == uid) else {
+            return;
+        };
+        let mut conditions = conditions(&job).to_vec();
+        let place = conditions
+            .iter()
+            .position(|condition| condition["type"] == "Suspended");
+        let shown = place.is_some_and(|place| conditions[place]["status"] == "True");
+        let suspended = job["spec"]["suspend"] == true;
+        if suspended == shown || has_ended(&job) {
+            return;
+        }
+        let (status, reason, message) = if suspended {
+            ("True", "JobSuspended", "Job suspended")
+        } else {
+            ("False", "JobResumed", "Job resumed")
+        };
+        let condition = json!({"type": "Suspended", "status": status, "reason": reason,
+            "message": message, "lastTransitionTime": self.now()});
+        match place {
+            Some(place) => conditions[place] = condition,
+            None => conditions.push(condition),
+        }
+        self.patch(key, &json!({"status": {"conditions": conditions}}))
+            .ok();
     }
 
     /// From the Pod's beginning to the Job's end.
@@ -102,48 +135,61 @@ impl Kubernetes {
         match end {
             End::Pod { succeeded } => {
                 self.settles().await;
-                let phase = if succeeded { "Succeeded" } else { "Failed" };
-                self.patch(&pod, &json!({"status": {"phase": phase}})).ok();
+                self.shows_phase(&pod, succeeded);
                 self.settles().await;
-                if succeeded {
-                    self.conclude(
-                        key,
-                        job,
+                // Since Kubernetes 1.31 each end is announced by a condition of its own.
+                let (announced, kind, reason, message) = if succeeded {
+                    let message = "Reached expected number of succeeded pods";
+                    (
+                        "SuccessCriteriaMet",
                         "Complete",
                         "CompletionsReached",
-                        "Reached expected number of succeeded pods",
-                    );
+                        message,
+                    )
                 } else {
                     let message = "Job has reached the specified backoff limit";
-                    self.conclude(key, job, "Failed", "BackoffLimitExceeded", message);
-                }
+                    ("FailureTarget", "Failed", "BackoffLimitExceeded", message)
+                };
+                self.conclude(key, job, announced, reason, message);
+                self.conclude(key, job, kind, reason, message);
             }
             End::Deadline => {
                 let message = "Job was active longer than specified deadline";
                 self.conclude(key, job, "FailureTarget", "DeadlineExceeded", message);
-                self.patch(
-                    &pod,
-                    &json!({"metadata": {"deletionTimestamp": self.now()}}),
-                )
-                .ok();
+                self.mark_for_deletion(&pod);
                 stop_pod.cancel();
-                run.await;
-                self.settles().await;
-                self.delete(&pod).ok();
+                let succeeded = run.await;
+                self.parts_with(&pod, succeeded).await;
                 self.conclude(key, job, "Failed", "DeadlineExceeded", message);
             }
             End::Stopped => {
-                self.patch(
-                    &pod,
-                    &json!({"metadata": {"deletionTimestamp": self.now()}}),
-                )
-                .ok();
+                self.mark_for_deletion(&pod);
                 stop_pod.cancel();
-                run.await;
-                self.settles().await;
-                self.delete(&pod).ok();
+                let succeeded = run.await;
+                self.parts_with(&pod, succeeded).await;
             }
         }
+    }
+
+    fn mark_for_deletion(&self, pod: &Key) {
+        let patch = json!({"metadata": {"deletionTimestamp": self.now()}});
+        self.patch(pod, &patch).ok();
+    }
+
+    /// The containers have ended, and the Pod goes.
+    async fn parts_with(&self, pod: &Key, succeeded: bool) {
+        self.shows_phase(pod, succeeded);
+        tokio::select! {
+            () = sleep(PARTING) => {}
+            // With the cluster go those who could read the logs.
+            () = self.stop.cancelled() => {}
+        }
+        self.delete(pod).ok();
+    }
+
+    fn shows_phase(&self, pod: &Key, succeeded: bool) {
+        let phase = if succeeded { "Succeeded" } else { "Failed" };
+        self.patch(pod, &json!({"status": {"phase": phase}})).ok();
     }
 
     async fn settles(&self) {
@@ -184,10 +230,7 @@ impl Kubernetes {
         else {
             return;
         };
-        let mut conditions = now["status"]["conditions"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
+        let mut conditions = conditions(&now).to_vec();
         conditions.push(
             json!({"type": kind, "status": "True", "reason": reason, "message": message,
             "lastTransitionTime": self.now()}),
@@ -260,13 +303,17 @@ fn limit(job: &Value) -> Option<u64> {
 }
 
 fn wants_pod(job: &Value) -> bool {
-    job["spec"]["suspend"] != true && job["status"]["conditions"].is_null()
+    job["spec"]["suspend"] != true && !has_ended(job)
+}
+
+fn conditions(job: &Value) -> &[Value] {
+    job["status"]["conditions"]
+        .as_array()
+        .map_or(&[], Vec::as_slice)
 }
 
 fn has_ended(job: &Value) -> bool {
-    let conditions = job["status"]["conditions"].as_array();
-    conditions
-        .into_iter()
-        .flatten()
+    conditions(job)
+        .iter()
         .any(|condition| matches!(text(&condition["type"]), "Complete" | "Failed"))
 }

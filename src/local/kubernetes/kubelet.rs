@@ -66,16 +66,27 @@ pub(crate) struct Output {
     container: Container,
 }
 
+/// Of [`Output::tail`].
+const TAIL_BYTES: usize = 4096;
+
 impl Output {
     pub(crate) fn write(&self, bytes: &[u8]) {
-        let place = (self.container.pod.clone(), self.container.name.clone());
-        self.cluster
-            .state()
-            .logs
-            .entry(place)
-            .or_default()
-            .push(bytes);
+        let mut state = self.cluster.state();
+        state.logs.entry(self.place()).or_default().push(bytes);
+        drop(state);
         self.cluster.parts.observer.printed(&self.container, bytes);
+    }
+
+    /// The end of what was written so far.
+    pub(crate) fn tail(&self) -> String {
+        let state = self.cluster.state();
+        let log = state.logs.get(&self.place());
+        let bytes = log.map(|log| log.tail(TAIL_BYTES)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn place(&self) -> (String, String) {
+        (self.container.pod.clone(), self.container.name.clone())
     }
 }
 
@@ -146,6 +157,7 @@ impl Sandbox<'_> {
     }
 
     async fn run(&self, stop: &CancellationToken) -> bool {
+        self.shows_all_waiting();
         for container in self.spec.init_containers.iter().flatten() {
             if !self.run_container(Part::Init, container, stop).await {
                 self.status(&json!({"phase": "Failed"}));
@@ -197,7 +209,7 @@ impl Sandbox<'_> {
             part,
             container,
             &json!({"terminated": {"exitCode": code, "reason": reason, "message": message,
-            "startedAt": started, "finishedAt": self.cluster.now()}}),
+                "startedAt": started, "finishedAt": self.cluster.now()}}),
         );
         code == 0
     }
@@ -208,27 +220,44 @@ impl Sandbox<'_> {
             .ok();
     }
 
+    /// Before any container runs, each has a state already.
+    fn shows_all_waiting(&self) {
+        let waiting = |containers: &[core::Container], reason: &str| -> Vec<Value> {
+            let state = json!({"waiting": {"reason": reason}});
+            let containers = containers.iter();
+            containers
+                .map(|container| container_status(container, &state))
+                .collect()
+        };
+        let mut status = json!({"startTime": self.cluster.now()});
+        let init_containers = self.spec.init_containers.as_deref().unwrap_or_default();
+        let reason = if init_containers.is_empty() {
+            "ContainerCreating"
+        } else {
+            status["initContainerStatuses"] = waiting(init_containers, "PodInitializing").into();
+            "PodInitializing"
+        };
+        status["containerStatuses"] = waiting(&self.spec.containers, reason).into();
+        self.status(&status);
+    }
+
     /// Shows the state of one container beside those of the others.
     fn shows(&self, part: Part, container: &core::Container, state: &Value) {
         let Some(pod) = self.cluster.get(self.pod) else {
             return;
         };
-        let list = match part {
-            Part::Init => "initContainerStatuses",
-            Part::Main => "containerStatuses",
+        let (list, phase) = match part {
+            Part::Init => ("initContainerStatuses", "Pending"),
+            // A Pod whose containers cannot start is not running.
+            Part::Main if state["waiting"].is_null() => ("containerStatuses", "Running"),
+            Part::Main => ("containerStatuses", "Pending"),
         };
         let mut statuses = pod["status"][list].as_array().cloned().unwrap_or_default();
-        statuses.retain(|status| status["name"] != container.name);
-        let image = container.image.as_deref().unwrap_or_default();
-        let ready = !state["running"].is_null();
-        statuses.push(
-            json!({"name": container.name, "image": image, "imageID": image, "ready": ready,
-            "restartCount": 0, "state": state}),
-        );
-        let phase = match part {
-            Part::Init => "Pending",
-            Part::Main => "Running",
-        };
+        for status in &mut statuses {
+            if status["name"] == container.name {
+                *status = container_status(container, state);
+            }
+        }
         self.status(&json!({"phase": phase, list: statuses}));
     }
 
@@ -323,6 +352,12 @@ impl Sandbox<'_> {
             })
             .collect())
     }
+}
+
+fn container_status(container: &core::Container, state: &Value) -> Value {
+    let image = container.image.as_deref().unwrap_or_default();
+    json!({"name": container.name, "image": image, "imageID": image,
+        "ready": !state["running"].is_null(), "restartCount": 0, "state": state})
 }
 
 impl Kubernetes {

@@ -16,6 +16,11 @@ impl Log {
         self.0.extend(bytes);
     }
 
+    pub(super) fn tail(&self, bytes: usize) -> Vec<u8> {
+        let over = self.0.len().saturating_sub(bytes);
+        self.0.iter().skip(over).copied().collect()
+    }
+
     pub(super) fn read(&self) -> Vec<u8> {
         self.0.iter().copied().collect()
     }
