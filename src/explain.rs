@@ -11,10 +11,10 @@ use crate::job_config::fields::EnvVar;
 use crate::job_config::matching::{Condition, Examined};
 use crate::job_config::problem::ConfigErrors;
 use crate::job_config::reader;
-use crate::job_config::{Action, EnvEntry, JobConfig, Task};
+use crate::job_config::{Action, EnvEntry, Task};
 use crate::resolve::{Resolved, Resolver, keptn_variables};
 use crate::rules::Rules;
-use crate::run::{RunId, hash};
+use crate::run::{Run, RunId, Work, hash};
 
 /// What a config makes of an event.
 #[derive(Debug, Serialize)]
@@ -70,6 +70,8 @@ pub(crate) struct VariableExplained {
 pub(crate) enum Outcome {
     Value(String),
     Error(String),
+    /// The variable is Keptn's, whose value stays.
+    Ignored,
     /// All keys of this Secret.
     Secret(String),
 }
@@ -85,11 +87,28 @@ pub(crate) fn explain(
     let config = reader::read(config)?.config;
     let id = RunId::of(&event.envelope, installation);
     let resolver = || Resolver::new(event, &id, &rules.policy, &rules.defaults);
-    let actions = config
+    let mut actions: Vec<ActionExplained> = config
         .examine(event)
         .into_iter()
         .map(|examined| action(&examined, &mut resolver()))
         .collect();
+    // The service takes when the event came; here the same files give the same text.
+    let time = event.document["time"].as_str();
+    let time = time.and_then(|time| time.parse().ok());
+    let arrived = time.unwrap_or(Timestamp::UNIX_EPOCH);
+    let run = resolver().run(config.matching(event), config_hash, arrived);
+    let record = run.encode();
+    for of in &run.actions {
+        match (&of.work, &record) {
+            (Work::Refused { task, reason }, _) => actions[of.index].is_refused(task, reason),
+            (Work::Tasks(tasks), Err(too_large)) => {
+                if let Some(first) = tasks.first() {
+                    actions[of.index].is_refused(&first.name, &too_large.to_string());
+                }
+            }
+            (Work::Tasks(_), Ok(_)) => {}
+        }
+    }
     let env = keptn_variables(event).into_iter();
     Ok(Explanation {
         env: env
@@ -101,28 +120,15 @@ pub(crate) fn explain(
             })
             .collect(),
         actions,
-        jobs: jobs(&config, event, resolver(), config_hash, rules),
+        jobs: record.map_or_else(|_| Vec::new(), |record| jobs(&run, &record, rules)),
     })
 }
 
-fn jobs(
-    config: &JobConfig,
-    event: &Event,
-    resolver: Resolver<'_>,
-    config_hash: String,
-    rules: &Rules,
-) -> Vec<Value> {
-    // The service takes when the event came; here the same files give the same text.
-    let time = event.document["time"]
-        .as_str()
-        .and_then(|time| time.parse().ok());
-    let arrived = time.unwrap_or(Timestamp::UNIX_EPOCH);
-    let run = resolver.run(config.matching(event), config_hash, arrived);
-    let record = run.encode().unwrap_or_default();
+fn jobs(run: &Run, record: &str, rules: &Rules) -> Vec<Value> {
     let places = run.steps().flat_map(|(_, places)| places);
     places
         .map(|place| {
-            let job = manifest::job(place, &record, Start::Now, &rules.jobs);
+            let job = manifest::job(place, record, Start::Now, &rules.jobs);
             let mut job = serde_json::to_value(job).unwrap_or_default();
             job["metadata"]["namespace"] = rules.policy.namespace.clone().into();
             job
@@ -183,6 +189,7 @@ fn variable(entry: &EnvEntry, resolver: &Resolver<'_>) -> VariableExplained {
             EnvVar::Secret(_) => "a Secret".into(),
         },
         value: match (resolver.value(entry), &entry.source) {
+            (Ok(Resolved::Value(_)), _) if resolver.is_keptns(&entry.name) => Outcome::Ignored,
             // `$(X)` is the kubelet's to expand.
             (Ok(Resolved::Value(value)), EnvVar::Literal(_)) => Outcome::Value(value),
             (Ok(Resolved::Value(value)), _) => Outcome::Value(as_seen(&value)),
@@ -195,6 +202,18 @@ fn variable(entry: &EnvEntry, resolver: &Resolver<'_>) -> VariableExplained {
 /// As the container sees it: an escaped `$` is one.
 fn as_seen(value: &str) -> String {
     value.replace("$$", "$")
+}
+
+impl ActionExplained {
+    /// By what the tasks and actions before it leave, where it is not refused for itself.
+    fn is_refused(&mut self, task: &str, reason: &str) {
+        if self.tasks.iter().any(|task| task.refused.is_some()) {
+            return;
+        }
+        if let Some(of) = self.tasks.iter_mut().find(|of| of.name == task) {
+            of.refused = Some(reason.to_owned());
+        }
+    }
 }
 
 impl Explanation {
@@ -213,7 +232,7 @@ impl Explanation {
                 .iter()
                 .filter_map(move |variable| match &variable.value {
                     Outcome::Secret(secret) => Some((task, secret.as_str())),
-                    Outcome::Value(_) | Outcome::Error(_) => None,
+                    Outcome::Value(_) | Outcome::Error(_) | Outcome::Ignored => None,
                 })
         })
     }

@@ -8,6 +8,7 @@ pub(crate) mod kubernetes;
 mod preview;
 mod run;
 pub(crate) mod runtime;
+mod signals;
 pub(crate) mod story;
 
 use std::sync::Arc;

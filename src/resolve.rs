@@ -235,6 +235,12 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// Whether a variable of this name is Keptn's, which an entry cannot replace.
+    pub(crate) fn is_keptns(&self, name: &EnvName) -> bool {
+        let keptns = keptn_variables(self.event);
+        keptns.iter().any(|variable| variable.name == name.as_str())
+    }
+
     fn within_bounds(&mut self, name: &EnvName, value: &str) -> Result<(), String> {
         if value.contains('\0') {
             return Err("its value holds a NUL".into());

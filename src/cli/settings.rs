@@ -78,7 +78,7 @@ pub(crate) struct ServeSettings {
 }
 
 impl ServeSettings {
-    pub(super) const MAX_BODY_BYTES: u32 = 1 << 20;
+    pub(crate) const MAX_BODY_BYTES: u32 = 1 << 20;
     pub(super) const MAX_ANSWER_BYTES: u32 = 60_000;
     pub(super) const MAX_CONCURRENT_RUNS: u32 = 100;
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::json_path::Found;
+use super::problem::one_line;
 use super::{Action, EventMatcher, EventPattern, JobConfig, JsonPathFilter, Root};
 use crate::event::Event;
 
@@ -36,7 +37,7 @@ pub(crate) fn why_none(actions: &[Examined<'_>]) -> String {
         .map(|examined| {
             format!(
                 "`{}`: {}",
-                examined.action.name,
+                one_line(&examined.action.name),
                 examined.reasons().join(", ")
             )
         })
@@ -169,7 +170,7 @@ impl JsonPathFilter {
     fn examine(&self, event: &Event) -> Condition {
         Condition {
             line: self.line,
-            subject: self.property.to_string(),
+            subject: one_line(&self.property.to_string()),
             found: match self.finds(event) {
                 Ok(Found::One(value)) => shown(value),
                 Ok(Found::List(values)) => {
@@ -214,11 +215,11 @@ fn shown(value: &Value) -> String {
 }
 
 fn quoted(text: &str) -> String {
-    format!("\"{}\"", shortened(text).escape_debug())
+    format!("\"{}\"", shortened(text))
 }
 
 fn shortened(text: &str) -> String {
-    let mut short: String = text.chars().take(MAX_SHOWN_CHARS).collect();
+    let mut short: String = one_line(text).chars().take(MAX_SHOWN_CHARS).collect();
     if short.len() < text.len() {
         short.push('…');
     }

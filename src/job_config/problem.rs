@@ -165,6 +165,18 @@ pub(crate) fn quoted(names: &[&str]) -> String {
     names.join(", ")
 }
 
+/// A text that ends no line and moves no cursor, whoever wrote it.
+pub(crate) fn one_line(text: &str) -> String {
+    let breaks = |character: char| character.is_control() || "\u{2028}\u{2029}".contains(character);
+    text.chars()
+        .flat_map(|character| {
+            let escaped = breaks(character).then(|| character.escape_default());
+            let plain = escaped.is_none().then_some(character);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
 /// The beginning of a long text.
 pub(crate) fn cited(text: &str) -> String {
     match text.char_indices().nth(MAX_CITED_CHARS) {

@@ -9,11 +9,12 @@ use anyhow::Context;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, State};
+use axum::http::header::ORIGIN;
 use axum::http::{Method, Request, StatusCode};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -21,13 +22,14 @@ use tower::ServiceExt;
 use super::Desk;
 use super::event_file::EventRequest;
 use super::preview::{Preview, preview};
+use super::signals::Signals;
 use super::story::{Story, Told};
-use crate::cli::{DeskSettings, DevSettings};
+use crate::cli::{DeskSettings, DevSettings, ServeSettings};
 use crate::endpoint;
 use test_events::TestEvents;
 
 /// As the service takes it.
-const MAX_BODY_BYTES: usize = 1 << 20;
+const MAX_BODY_BYTES: usize = ServeSettings::MAX_BODY_BYTES as usize;
 
 /// What stands before the service: tells of each event, and knows the test events.
 struct Front {
@@ -45,16 +47,12 @@ pub(crate) fn main(settings: &DevSettings) -> anyhow::Result<()> {
     let story = Story::on_stdout(settings.desk.output);
     let stop = CancellationToken::new();
     let ended = runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+        let mut signals = Signals::new()?;
         let stopped = async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+            signals.next().await;
             stop.cancel();
             // Whoever asks twice does not want to wait.
-            interrupt.recv().await;
+            signals.next().await;
         };
         tokio::select! {
             ended = told(settings.clone(), story, stop.clone()) => ended,
@@ -102,6 +100,16 @@ fn router(front: Arc<Front>) -> Router {
         .route("/test-events/{number}", get(show).post(send))
         .fallback(pass)
         .with_state(front)
+        .layer(from_fn(refuse_pages))
+}
+
+/// Processes are started here: no page of a browser may do that.
+async fn refuse_pages(request: Request<Body>, next: Next) -> Response {
+    if request.headers().contains_key(ORIGIN) {
+        let text = "requests of web pages are not taken\n";
+        return (StatusCode::FORBIDDEN, text).into_response();
+    }
+    next.run(request).await
 }
 
 async fn list(State(front): State<Arc<Front>>) -> String {

@@ -1,6 +1,7 @@
 //! The command `explain`: why an event runs what it runs, and the Jobs.
 
 mod text;
+mod yaml;
 
 use std::io::{self, Write};
 
@@ -65,7 +66,7 @@ pub(crate) fn told(
         &serve.tasks.full_deployment_name,
     ) {
         Ok(explanation) => {
-            let text = text::of(settings.output, &event, &found.path, &explanation)?;
+            let text = text::of(settings.output, &event, &found.path, &explanation);
             match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
                 // Nobody reads on, as in `explain … | head`.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use http_body_util::BodyExt;
-use tokio::signal::unix::{SignalKind, signal};
+use serde_json::Value;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
 use super::Desk;
 use super::event_file::EventRequest;
 use super::preview::{Preview, preview};
+use super::signals::Signals;
 use super::story::{RunResult, Story, Told};
 use crate::cli::RunSettings;
 use crate::endpoint::Router;
@@ -51,21 +52,19 @@ async fn run(
     request: EventRequest,
     event: &Event,
 ) -> anyhow::Result<(RunResult, String)> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut signals = Signals::new()?;
     let preview = preview(&settings.desk, event, story)?;
     let mut desk = Desk::new(&settings.desk, story).await?;
     let router = desk.router.clone();
     let ended = tokio::select! {
         ended = work(&router, story, request, preview) => ended?,
         error = desk.failed() => return Err(error),
-        _ = interrupt.recv() => (RunResult::Interrupted, String::new()),
-        _ = terminate.recv() => (RunResult::Interrupted, String::new()),
+        () = signals.next() => (RunResult::Interrupted, String::new()),
     };
     tokio::select! {
         stopped = desk.shut_down() => stopped?,
         // Whoever asks twice does not want to wait.
-        _ = interrupt.recv() => {}
+        () = signals.next() => {}
     }
     Ok(ended)
 }
@@ -99,18 +98,26 @@ async fn work(
             return Ok((RunResult::NothingMatched, reason.into()));
         }
         Preview::Invalid | Preview::BadInput(_) => {
-            let reason = "the config is invalid, which was answered as errored";
-            return Ok((RunResult::BadInput, reason.into()));
+            return Ok((RunResult::BadInput, "the config is invalid".into()));
         }
         Preview::Run { refused } => refused,
     };
-    anyhow::ensure!(status == 202, "the service answered {status}: {answer}");
+    if status != 202 {
+        let reason = format!("the service answered {status}: {answer}");
+        return Ok((RunResult::BadInput, reason));
+    }
     let (jobs, _) = story.tasks();
     if jobs > 0 {
         story.runs_over(1).await;
     }
+    // A run of silent actions has no answer that tells.
     let (_, failed) = story.tasks();
-    let result = if refused || failed > 0 {
+    let status = |event: &Value| event["data"]["status"].as_str().map(str::to_owned);
+    let errored = match story.events().iter().find_map(status) {
+        Some(status) => status == "errored",
+        None => refused || failed > 0,
+    };
+    let result = if errored {
         RunResult::Errored
     } else {
         RunResult::Succeeded

@@ -4,10 +4,12 @@
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::yaml;
 use crate::event::{Envelope, Event};
 use crate::explain::{ActionExplained, Explanation, Outcome, TaskExplained, VariableExplained};
+use crate::job_config::problem::one_line;
 use crate::local::story::Format;
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
@@ -22,7 +24,7 @@ pub(super) fn of(
     event: &Event,
     config: &Path,
     explanation: &Explanation,
-) -> anyhow::Result<String> {
+) -> String {
     match format {
         Format::Json => {
             let Envelope {
@@ -34,21 +36,28 @@ pub(super) fn of(
             let event = json!({"id": id, "type": event_type, "scope": scope});
             let whole = json!({"event": event, "config": config, "env": explanation.env,
                 "actions": explanation.actions, "jobs": explanation.jobs});
-            Ok(format!("{whole}\n"))
+            format!("{whole}\n")
         }
         Format::Text => text(event, config, explanation),
     }
 }
 
-fn text(event: &Event, config: &Path, explanation: &Explanation) -> anyhow::Result<String> {
+fn text(event: &Event, config: &Path, explanation: &Explanation) -> String {
     let envelope = &event.envelope;
     let scope = &envelope.scope;
     let scope = [&scope.project, &scope.stage, &scope.service];
     let scope = scope.map(|part| part.as_deref().unwrap_or("-")).join(" / ");
     let mut lines = vec![
-        format!("event   {TITLE}{}{TITLE:#}", envelope.event_type),
-        format!("        {scope}, id {}", envelope.id),
-        format!("config  {}", config.display()),
+        format!(
+            "event   {TITLE}{}{TITLE:#}",
+            one_line(envelope.event_type.as_str())
+        ),
+        format!(
+            "        {}, id {}",
+            one_line(&scope),
+            one_line(&envelope.id)
+        ),
+        format!("config  {}", one_line(&config.display().to_string())),
     ];
     if explanation.matches() {
         lines.push("every task has".into());
@@ -63,11 +72,11 @@ fn text(event: &Event, config: &Path, explanation: &Explanation) -> anyhow::Resu
         out.push_str(format!("# {line}").trim_end());
         out.push('\n');
     }
-    for job in &explanation.jobs {
+    for job in explanation.jobs.iter().filter_map(Value::as_object) {
         out.push_str("---\n");
-        out.push_str(&serde_yaml::to_string(job)?);
+        out.push_str(&yaml::document(job));
     }
-    Ok(out)
+    out
 }
 
 fn action(action: &ActionExplained, lines: &mut Vec<String>) {
@@ -79,7 +88,8 @@ fn action(action: &ActionExplained, lines: &mut Vec<String>) {
     let silent = if action.silent { ", silent" } else { "" };
     lines.push(format!(
         "{TITLE}{}{TITLE:#} (line {}{silent}): {style}{verdict}{style:#}",
-        action.name, action.line
+        one_line(&action.name),
+        action.line
     ));
     if action.events.is_empty() {
         lines.extend(action.reasons.iter().map(|reason| format!("  {reason}")));
@@ -105,10 +115,15 @@ fn action(action: &ActionExplained, lines: &mut Vec<String>) {
 fn task(task: &TaskExplained, lines: &mut Vec<String>) {
     lines.push(format!(
         "  task {TITLE}{}{TITLE:#} (line {}), image {}",
-        task.name, task.line, task.image
+        one_line(&task.name),
+        task.line,
+        one_line(&task.image)
     ));
     if let Some(reason) = &task.refused {
-        lines.push(format!("    {BAD}refused{BAD:#}: {}", reason.trim_end()));
+        lines.push(format!(
+            "    {BAD}refused{BAD:#}: {}",
+            one_line(reason.trim_end())
+        ));
     }
     variables(&task.env, lines);
 }
@@ -117,11 +132,12 @@ fn variables(variables: &[VariableExplained], lines: &mut Vec<String>) {
     for variable in variables {
         let value = match &variable.value {
             Outcome::Value(value) => quoted(value),
-            Outcome::Error(error) => format!("{BAD}{error}{BAD:#}"),
+            Outcome::Error(error) => format!("{BAD}{}{BAD:#}", one_line(error)),
+            Outcome::Ignored => "what every task has, this entry is ignored".into(),
             Outcome::Secret(secret) => format!("all keys of the Secret {secret}"),
         };
         let source = match variable.line {
-            Some(line) => format!("  ({}, line {line})", variable.source),
+            Some(line) => format!("  ({}, line {line})", one_line(&variable.source)),
             None => String::new(),
         };
         lines.push(format!("    {} = {value}{source}", variable.name));

@@ -63,7 +63,13 @@ impl Repository {
         for path in self.config_paths(scope) {
             match read(&path) {
                 Entry::File(bytes) => return Ok(Some(FoundConfig { path, bytes })),
-                Entry::Absent | Entry::Directory => {}
+                Entry::Absent => {}
+                Entry::Directory => {
+                    return Err(format!(
+                        "{} is a directory, expected a file",
+                        path.display()
+                    ));
+                }
                 Entry::Unreadable(reason) => return Err(reason),
             }
         }
@@ -72,6 +78,9 @@ impl Repository {
 
     /// That there is no config, and where one would be.
     pub(crate) fn no_config(&self, scope: &EventScope) -> String {
+        if scope.project.is_none() {
+            return "the event has no `data.project`, so it has no config".into();
+        }
         let paths: Vec<String> = self
             .config_paths(scope)
             .iter()
@@ -84,9 +93,6 @@ impl Repository {
     }
 
     fn config_paths(&self, scope: &EventScope) -> Vec<PathBuf> {
-        if let Some(config) = &self.config {
-            return vec![config.clone()];
-        }
         let (project, stage, service) = (&scope.project, &scope.stage, &scope.service);
         let project = project.as_deref();
         let staged = project.zip(stage.as_deref());
@@ -96,6 +102,9 @@ impl Repository {
             staged.map(|(project, stage)| Level::Stage(project, stage)),
             project.map(Level::Project),
         ];
+        if let (Some(config), true) = (&self.config, served.is_some()) {
+            return vec![config.clone()];
+        }
         let directories = levels.into_iter().flatten();
         directories
             .filter_map(|level| Some(self.directory(level)?.join(CONFIG_URI)))

@@ -3,6 +3,8 @@
 use anstyle::{AnsiColor, Reset, Style};
 use serde_json::Value;
 
+use crate::job_config::problem::one_line;
+
 use super::{RunResult, TaskResult, Told};
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
@@ -27,7 +29,12 @@ pub(super) fn of(told: &Told<'_>) -> String {
         } => {
             let scope = [project, stage, service].map(|part| part.unwrap_or("-"));
             let scope = scope.join(" / ");
-            format!("{}\n  {scope}, id {id}\n", styled(TITLE, event_type))
+            let (event_type, scope) = (one_line(event_type), one_line(&scope));
+            format!(
+                "{}\n  {scope}, id {}\n",
+                styled(TITLE, &event_type),
+                one_line(id)
+            )
         }
         Told::Config { file } => format!("  config {file}\n\n"),
         Told::Problem { problem } => problem.text.clone(),
@@ -40,7 +47,8 @@ pub(super) fn of(told: &Told<'_>) -> String {
         } => {
             let silent = if *silent { ", silent" } else { "" };
             let verdict = verdict(*matches, reasons);
-            let title = format!("{} (line {line}{silent}) {verdict}\n", styled(TITLE, name));
+            let name = styled(TITLE, &one_line(name));
+            let title = format!("{name} (line {line}{silent}) {verdict}\n");
             let reasons = reasons.iter().map(|reason| indented(reason, FAINT));
             title + &reasons.collect::<String>()
         }
@@ -52,7 +60,9 @@ pub(super) fn of(told: &Told<'_>) -> String {
             image,
             ..
         } => {
-            let (task, image) = (styled(TITLE, task), styled(FAINT, &format!("({image})")));
+            let task = styled(TITLE, &one_line(task));
+            let image = styled(FAINT, &format!("({})", one_line(image)));
+            let action = one_line(action);
             format!("\n{action}, task {number} of {of}: {task} {image}\n")
         }
         // A task that leaves a colour on does not colour what follows.
