@@ -147,10 +147,21 @@ pub fn main() -> ExitCode {
         Command::Init(settings) => init_container::main(*settings).map(|()| Exit::Succeeded),
     };
     let exit = result.unwrap_or_else(|error| {
+        if is_left_alone(&error) {
+            return Exit::Succeeded;
+        }
         eprintln!("error: {error:#}");
         Exit::Errored
     });
     exit.into()
+}
+
+/// Whether nobody reads on, as in `explain … | head`.
+fn is_left_alone(error: &anyhow::Error) -> bool {
+    let mut causes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    causes.any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {

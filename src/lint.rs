@@ -103,10 +103,17 @@ pub(crate) fn lint(
         };
         match fixed {
             Ok(None) => output.problems(name, &bytes, &problems(&bytes), to)?,
-            Ok(Some(Upgraded { text, removed })) => {
+            Ok(Some(Upgraded {
+                text,
+                removed,
+                notes,
+            })) => {
                 output.note(name, &format!("{name} is `apiVersion: v2` now"), to)?;
                 for key in removed {
                     output.note(name, &format!("{key} was ignored, and is removed"), to)?;
+                }
+                for note in notes {
+                    output.note(name, &note, to)?;
                 }
                 output.problems(name, text.as_bytes(), &problems(text.as_bytes()), to)?;
             }

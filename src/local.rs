@@ -18,11 +18,13 @@ use anyhow::Context;
 use jiff::Timestamp;
 use reqwest::Url;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 use crate::cli::{DeskSettings, ServeSettings};
 use crate::cluster::Identity;
-use crate::endpoint::Router;
+use crate::endpoint::{Body, Router};
 use crate::job_config::fields::Image;
 use crate::keptn::answers::Answers;
 use crate::keptn::event_store::EventStore;
@@ -39,8 +41,18 @@ pub(crate) use run::main as run;
 #[cfg(test)]
 pub(crate) use run::told as run_told;
 
+/// The service is ready within some of them.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
+
 /// Where Jobs run if nothing says otherwise: a name that config authors know.
 pub(crate) const NAMESPACE: &str = "keptn";
+
+async fn is_ready(router: &Router) -> bool {
+    let mut request = http::Request::new(Body::empty());
+    *request.uri_mut() = http::Uri::from_static("/readyz");
+    let answer = router.clone().oneshot(request).await;
+    answer.is_ok_and(|answer| answer.status().is_success())
+}
 
 /// Of the service at a desk.
 fn serve_settings(settings: &DeskSettings) -> anyhow::Result<ServeSettings> {
@@ -67,7 +79,7 @@ impl Desk {
         let teller = Arc::clone(story);
         let keptn = Keptn::new(repository, Duration::ZERO, move |event| teller.sent(event));
         let kubernetes = Kubernetes::new(Parts {
-            runtime: Arc::new(runtime::Desk {
+            runtime: Arc::new(runtime::TaskRuntime {
                 kind: settings.runtime,
                 keptn: keptn.clone(),
             }),
@@ -79,7 +91,7 @@ impl Desk {
         let serve = serve_settings(settings)?;
         let namespace = serve.tasks.job_namespace.as_ref();
         let namespace = namespace.map_or_else(|| NAMESPACE.to_owned(), ToString::to_string);
-        for (name, values) in &settings.secrets()? {
+        for (name, values) in &settings.secrets() {
             kubernetes.create_secret(&namespace, name, values);
         }
         let outside = Outside {
@@ -92,10 +104,16 @@ impl Desk {
         };
         let stop = CancellationToken::new();
         let service = Service::new(&serve, outside, stop.clone()).await;
+        let router = service.router();
+        let service = tokio::spawn(service.run(None));
+        // It has the Lease and the Jobs of nobody else: a first event is executed at once.
+        while !is_ready(&router).await {
+            sleep(BETWEEN_LOOKS).await;
+        }
         Ok(Self {
             kubernetes,
-            router: service.router(),
-            service: tokio::spawn(service.run(None)),
+            router,
+            service,
             stop,
         })
     }

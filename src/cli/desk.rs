@@ -5,7 +5,6 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use clap::Args;
 use reqwest::Url;
 
@@ -140,7 +139,7 @@ pub(crate) struct DeskSettings {
 
     /// A Secret for tasks that name it: a file with lines `KEY=value`.
     #[arg(long = "secret", value_name = "NAME=FILE", value_parser = secret)]
-    secrets: Vec<(ObjectName, PathBuf)>,
+    secrets: Vec<Secret>,
 
     /// How it is told.
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -152,6 +151,19 @@ pub(crate) struct DeskSettings {
 
     #[command(flatten, next_help_heading = OPERATOR)]
     pub(crate) tasks: TaskSettings,
+}
+
+/// Given for tasks that name it.
+#[derive(Clone)]
+struct Secret {
+    name: ObjectName,
+    values: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Secret").field(&self.name).finish()
+    }
 }
 
 /// Settings that an operator makes for all tasks.
@@ -223,13 +235,11 @@ impl DeskSettings {
     }
 
     /// The Secrets' values by their names.
-    pub(crate) fn secrets(&self) -> anyhow::Result<BTreeMap<String, BTreeMap<String, String>>> {
-        let read = |(name, file): &(ObjectName, PathBuf)| {
-            let text = fs::read_to_string(file)
-                .with_context(|| format!("cannot read {} for the Secret {name}", file.display()))?;
-            Ok((name.to_string(), values(&text)))
-        };
-        self.secrets.iter().map(read).collect()
+    pub(crate) fn secrets(&self) -> BTreeMap<String, BTreeMap<String, String>> {
+        let secrets = self.secrets.iter();
+        secrets
+            .map(|secret| (secret.name.to_string(), secret.values.clone()))
+            .collect()
     }
 }
 
@@ -258,9 +268,13 @@ fn file(text: &str) -> Result<PathBuf, String> {
     Err("there is no such file".into())
 }
 
-fn secret(text: &str) -> Result<(ObjectName, PathBuf), String> {
+fn secret(text: &str) -> Result<Secret, String> {
     let (name, path) = text.split_once('=').ok_or("expected NAME=FILE")?;
-    Ok((ObjectName::parse(name)?, file(path)?))
+    let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    Ok(Secret {
+        name: ObjectName::parse(name)?,
+        values: values(&text),
+    })
 }
 
 impl ServeSettings {

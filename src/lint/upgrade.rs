@@ -23,6 +23,8 @@ pub(crate) struct Upgraded {
     pub(crate) text: String,
     /// Keys that were ignored and are gone, such as "`nmae` in line 3".
     pub(crate) removed: Vec<String>,
+    /// What may match otherwise than before.
+    pub(crate) notes: Vec<String>,
 }
 
 /// None for what is in that format; an error says why it cannot be done.
@@ -62,7 +64,31 @@ pub(crate) fn upgrade(text: &str, examined: &Examined) -> Result<Option<Upgraded
     Ok(Some(Upgraded {
         text,
         removed: removed.into_iter().map(told).collect(),
+        notes: notes(config),
     }))
+}
+
+/// The first format looks for a filter's path in `data`, and in the event where it is not there; today's paths
+/// are found in one place only.
+fn notes(config: &JobConfig) -> Vec<String> {
+    let matchers = config.actions.iter().flat_map(|action| &action.matchers);
+    let filters = matchers.filter_map(|matcher| matcher.filter.as_ref());
+    filters
+        .filter(|filter| filter.root == Root::DataThenEvent)
+        .filter_map(|filter| {
+            let path = from_data(&filter.property);
+            let of_event = path == filter.property.to_string();
+            let else_where = match (of_event, filter.property.is_only(1)) {
+                (true, _) => "`data`",
+                (false, true) => "the event itself",
+                (false, false) => return None,
+            };
+            let (line, old) = (filter.line, &filter.property);
+            Some(format!(
+                "line {line}: `{old}` is `{path}` now, and was looked for in {else_where}, too"
+            ))
+        })
+        .collect()
 }
 
 struct Upgrade<'t> {

@@ -3,7 +3,7 @@
 mod text;
 mod yaml;
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use anyhow::Context;
 
@@ -67,11 +67,8 @@ pub(crate) fn told(
     ) {
         Ok(explanation) => {
             let text = text::of(settings.output, &event, &found.path, &explanation);
-            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-                // Nobody reads on, as in `explain … | head`.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-                written => written.context("cannot write the explanation")?,
-            }
+            let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            written.context("cannot write the explanation")?;
             Ok(match (explanation.matches(), explanation.is_refused()) {
                 (false, _) => Exit::NothingMatched,
                 (true, true) => Exit::Errored,

@@ -24,7 +24,7 @@ pub(crate) use repository::{FoundConfig, Repository};
 const MAX_PAGE: usize = 50;
 
 /// That are kept; a desk sees fewer in a day.
-const MAX_EVENTS: usize = 10_000;
+const MAX_EVENTS: usize = 1_000;
 
 #[derive(Clone)]
 pub(crate) struct Keptn {

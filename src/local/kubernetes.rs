@@ -23,13 +23,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use controller::Running;
-pub(crate) use kubelet::{Container, Exit, Mount, Output, Runtime};
+pub(crate) use kubelet::{Container, Exit, Mount, Output, Part, Runtime};
 use log::Log;
 
 /// A watch that is further behind starts anew, as with a real API server.
-const CHANGES_KEPT: usize = 4096;
+const CHANGES_KEPT: usize = 1024;
 
-/// Told what happens in the cluster, in the order in which it happens.
+/// Told what happens in the cluster; in its order, where the cluster lives on one thread.
 pub(crate) trait Observer: Send + Sync + 'static {
     fn changed(&self, change: &Change);
 

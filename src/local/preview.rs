@@ -56,7 +56,7 @@ pub(super) fn preview(
     if !explanation.matches() {
         return Ok(Preview::NoAction);
     }
-    let known = settings.secrets()?;
+    let known = settings.secrets();
     let missing = explanation
         .secrets()
         .find(|(_, secret)| !known.contains_key(*secret));
@@ -88,6 +88,7 @@ fn tell_problems(found: &FoundConfig, errors: &ConfigErrors, story: &Story) {
                 column: problem.place.map(|place| place.column),
                 path: problem.path.clone(),
                 message: problem.message.clone(),
+                help: problem.help.clone(),
                 text: String::from_utf8_lossy(&text).into_owned(),
             },
         });

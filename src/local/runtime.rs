@@ -15,7 +15,7 @@ use reqwest::Url;
 use tokio_util::sync::CancellationToken;
 
 use super::keptn::Keptn;
-use super::kubernetes::{Container, Exit, Output, Runtime};
+use super::kubernetes::{Container, Exit, Output, Part, Runtime};
 use crate::cli::InitSettings;
 use crate::init_container;
 use crate::job_config::fields::ResourceUri;
@@ -47,12 +47,16 @@ impl Kind {
     }
 }
 
-pub(crate) struct Desk {
+/// 128 + SIGTERM.
+const TERMINATED: i32 = 143;
+
+/// Runs the tasks of a desk.
+pub(crate) struct TaskRuntime {
     pub(crate) kind: Kind,
     pub(crate) keptn: Keptn,
 }
 
-impl Runtime for Desk {
+impl Runtime for TaskRuntime {
     fn run<'a>(
         &'a self,
         container: &'a Container,
@@ -60,8 +64,11 @@ impl Runtime for Desk {
         stop: &'a CancellationToken,
     ) -> BoxFuture<'a, Exit> {
         async move {
-            if container.image == OWN_IMAGE {
-                return self.fetch_files(container, output).await;
+            if container.part == Part::Init {
+                return tokio::select! {
+                    exit = self.fetch_files(container, output) => exit,
+                    () = stop.cancelled() => Exit::Code(TERMINATED),
+                };
             }
             if let Err(reason) = self.prepare(container) {
                 return Exit::NotStarted(reason);
@@ -75,7 +82,7 @@ impl Runtime for Desk {
     }
 }
 
-impl Desk {
+impl TaskRuntime {
     fn prepare(&self, container: &Container) -> Result<(), String> {
         if let Some(engine) = self.kind.engine() {
             engine::share(engine, container)?;

@@ -47,6 +47,8 @@ pub(crate) struct Story {
 
 /// A task whose Job is there.
 struct Task {
+    job: String,
+    event: String,
     action: String,
     name: String,
     first: bool,
@@ -149,6 +151,7 @@ impl Story {
         if task.started.is_none() && runs(job) {
             task.started = Some(Instant::now());
             self.tell(&Told::TaskStarted {
+                event: &task.event,
                 action: &task.action,
                 task: &task.name,
                 number: task.number,
@@ -214,14 +217,15 @@ impl Story {
         exit_code: Option<i64>,
         reason: Option<&str>,
     ) {
+        for (container, rest) in std::mem::take(&mut task.unfinished) {
+            self.write(&self.output(task, &container, &rest, false));
+        }
         if task.result.is_some() {
             return;
         }
         task.result = Some(result);
-        for (container, rest) in std::mem::take(&mut task.unfinished) {
-            self.write(&self.output(task, &container, &rest));
-        }
         self.tell(&Told::TaskEnded {
+            event: &task.event,
             action: &task.action,
             task: &task.name,
             job,
@@ -234,8 +238,11 @@ impl Story {
         });
     }
 
-    fn output(&self, task: &Task, container: &str, line: &[u8]) -> String {
+    fn output(&self, task: &Task, container: &str, line: &[u8], beside_others: bool) -> String {
         self.rendered(&Told::Output {
+            event: &task.event,
+            job: &task.job,
+            beside_others,
             action: &task.action,
             task: &task.name,
             container,
@@ -259,6 +266,8 @@ impl Observer for Story {
 
     fn printed(&self, container: &Container, bytes: &[u8]) {
         let mut tasks = lock(&self.tasks);
+        let at_work = |task: &&Task| task.started.is_some() && task.result.is_none();
+        let beside_others = tasks.values().filter(at_work).nth(1).is_some();
         let Some(task) = tasks.get_mut(&container.job) else {
             return;
         };
@@ -275,7 +284,7 @@ impl Observer for Story {
         };
         let told = lines
             .iter()
-            .map(|line| self.output(task, &container.name, line));
+            .map(|line| self.output(task, &container.name, line, beside_others));
         self.write(&told.collect::<String>());
         if !unfinished.is_empty() {
             task.unfinished.insert(container.name.clone(), unfinished);
@@ -295,6 +304,8 @@ impl Task {
             .find(|(action, _)| action.index == place.action.index)
             .map_or(0, |(_, places)| places.len());
         Some(Self {
+            job: name.to_owned(),
+            event: run.event.id.clone(),
             action: place.action.name.clone(),
             name: place.task.name.clone(),
             first: place.is_first(),

@@ -144,13 +144,13 @@ fn an_event_is_told_from_its_arrival_to_its_answer() {
     Run tests, task 1 of 2: greet (alpine)
       | hello
       | careful
-      succeeded after N s
+      greet succeeded after N s
 
     Run tests, task 2 of 2: count (alpine)
       | successfully copied file data/a.txt to KEPTN/data/a.txt (12 bytes)
       | from a file
       | data
-      succeeded after N s
+      count succeeded after N s
 
     event sent sh.keptn.event.test.finished
       status succeeded, result pass
@@ -202,7 +202,7 @@ fn a_task_that_fails_ends_its_action_with_its_exit_code() {
 
     Run tests, task 1 of 2: break (alpine)
       | no
-      failed with exit code 3 after N s
+      break failed with exit code 3 after N s
 
     event sent sh.keptn.event.test.finished
       status errored, result fail
@@ -259,7 +259,7 @@ fn a_broken_config_is_shown_with_its_line_and_answered() {
       job/config.yaml:3:5: actions[0].evnts: unknown field `evnts`, expected one of
       `name`, `silent`, `events`, `tasks` (did you mean `events`?)
 
-    bad input: the config is invalid, which was answered as errored
+    bad input: the config is invalid
     ");
 }
 
@@ -467,6 +467,59 @@ fn an_explanation_has_every_condition_variable_and_job() {
     let object: Value = serde_json::from_str(&told).unwrap();
     assert_eq!(object["jobs"][0], jobs[0]);
     assert_eq!(object["actions"][1]["events"][0][1]["holds"], false);
+}
+
+#[test]
+fn no_text_of_an_event_or_a_config_leaves_its_line() {
+    let task = "      - {name: \"t\\n---\\nx\", image: i, env: [{name: KEPTN_STAGE, value: mine, valueFrom: string}]}\n";
+    let desk = Desk::with(&config(task));
+    let mut event = triggered("1\n---\napiVersion: v1\nkind: ConfigMap\u{1b}[31m");
+    event["data"]["service"] = "a\u{2028}b".into();
+    desk.has("event.json", &event.to_string());
+    let (_, told, _) = desk.explains(&[]);
+    let comments: Vec<&str> = told.lines().filter(|line| line.starts_with('#')).collect();
+    assert_snapshot!(comments.join("\n"), @r#"
+    # event   sh.keptn.event.test.triggered
+    #         real / dev / a\u{2028}b, id 1\n---\napiVersion: v1\nkind: ConfigMap\u{1b}[31m
+    # config  RESOURCES/job/config.yaml
+    # every task has
+    #     KEPTN_PROJECT = "real"
+    #     KEPTN_STAGE = "dev"
+    #     KEPTN_SERVICE = "a\u{2028}b"
+    #     LABELS_K = "v"
+    #
+    # Run tests (line 3): matches
+    #   yes line 5: the type is sh.keptn.event.test.triggered
+    #   task t\n---\nx (line 7), image i
+    #     KEPTN_STAGE = what every task has, this entry is ignored  (as it is written, line 7)
+    "#);
+    assert_eq!(told.matches("\n---\n").count(), 1);
+    let (_, told) = desk.runs(&[]);
+    assert_snapshot!(told.lines().take(8).collect::<Vec<_>>().join("\n"), @r"
+    sh.keptn.event.test.triggered
+      real / dev / a\u{2028}b, id 1\n---\napiVersion: v1\nkind: ConfigMap\u{1b}[31m
+      config RESOURCES/job/config.yaml
+
+    Run tests (line 3) matches
+
+    Run tests, task 1 of 1: t\n---\nx (i)
+      t\n---\nx failed with exit code 128 after N s
+    ");
+}
+
+#[test]
+fn what_all_tasks_take_together_is_refused_as_by_the_service() {
+    let variables = "{name: A, value: $.data.big, valueFrom: event}, ".repeat(6);
+    let task = format!("      - {{name: t, image: i, cmd: [\"true\"], env: [{variables}]}}\n");
+    let other = config(&task).split_once("actions:\n").unwrap().1.to_owned();
+    let desk = Desk::with(&[config(&task), other].concat());
+    let mut event = triggered("event-1");
+    event["data"]["big"] = "x".repeat(100_000).into();
+    desk.has("event.json", &event.to_string());
+    let (exit, told, _) = desk.explains(&[]);
+    assert_eq!(exit, Exit::Errored);
+    assert!(told.contains("refused: could not prepare env"), "{told}");
+    assert_eq!(desk.runs(&[]).0, RunResult::Errored);
 }
 
 #[test]

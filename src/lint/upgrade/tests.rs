@@ -6,13 +6,18 @@ fn upgraded(text: &str) -> String {
     match upgrade(text) {
         Err(reason) => format!("refused: {reason}"),
         Ok(None) => "as it is".into(),
-        Ok(Some(Upgraded { text, removed })) => {
+        Ok(Some(Upgraded {
+            text,
+            removed,
+            notes,
+        })) => {
             assert!(upgrade(&text).unwrap().is_none(), "{text}");
             let removed: Vec<String> = removed
                 .iter()
                 .map(|key| format!("removed {key}\n"))
                 .collect();
-            text + &removed.concat()
+            let notes = notes.iter().map(|note| format!("note: {note}\n"));
+            text + &removed.concat() + &notes.collect::<String>()
         }
     }
 }
@@ -151,6 +156,7 @@ fn other_layouts_are_upgraded_as_well() {
           jsonpath:
             property: $.data.x
       tasks: []
+    note: line 3: `$.x` is `$.data.x` now, and was looked for in the event itself, too
     =====
     # v1
     apiVersion: v2 # old
@@ -194,6 +200,7 @@ fn other_layouts_are_upgraded_as_well() {
           jsonpath:
             property: $.data.x
     removed `mtch` in line 5
+    note: line 4: `x` is `$.data.x` now, and was looked for in the event itself, too
     =====
     as it is=====
     as it is

@@ -150,5 +150,5 @@ fn quoted(value: &str) -> String {
     if short.len() < value.len() {
         short.push('…');
     }
-    json!(short).to_string()
+    one_line(&json!(short).to_string())
 }

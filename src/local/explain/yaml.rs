@@ -58,7 +58,12 @@ fn scalar(text: &str) -> String {
     if begins && text.bytes().all(plain) && !WORDS.contains(&text.to_ascii_lowercase().as_str()) {
         return text.to_owned();
     }
-    Value::from(text).to_string()
+    let quoted = Value::from(text).to_string();
+    // Ends of lines to YAML 1.1, and none to JSON.
+    let breaks = ['\u{85}', '\u{2028}', '\u{2029}'];
+    breaks.iter().fold(quoted, |quoted, &character| {
+        quoted.replace(character, &format!("\\u{:04x}", u32::from(character)))
+    })
 }
 
 #[cfg(test)]
@@ -72,11 +77,34 @@ mod tests {
         let object = json!({
             "on": "yes", "a/b": ["no", 1, "1_000", "0o7", "~", "", {"x": "n", "y": {}}, [], {}, [["a"]]],
             "text": "two\nlines: # \"x\"", "path": "/keptn/a.sh", "tab": "\t", "n": null, "time": "12:30:45",
+            "breaks": "a\u{85}b\u{2028}c",
         });
         assert_eq!(
             serde_yaml::from_str::<Value>(&document(object.as_object().unwrap())).unwrap(),
             object
         );
-        insta::assert_snapshot!(document(object.as_object().unwrap()), @"");
+        insta::assert_snapshot!(document(object.as_object().unwrap()), @r#"
+        a/b:
+          - "no"
+          - 1
+          - "1_000"
+          - "0o7"
+          - "~"
+          - ""
+          - x: "n"
+            "y": {}
+          - []
+          - {}
+          -
+            -
+              - a
+        breaks: "a\u0085b\u2028c"
+        "n": null
+        "on": "yes"
+        path: /keptn/a.sh
+        tab: "\t"
+        text: "two\nlines: # \"x\""
+        time: "12:30:45"
+        "#);
     }
 }

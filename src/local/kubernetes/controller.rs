@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{Change, Key, Kubernetes, Resource, kubelet, text};
+use crate::cluster::names::REPORTED;
 use crate::run::hash;
 
 /// From the end of a Pod's containers until the Pod is gone: for so long its logs can be read.
@@ -48,7 +49,7 @@ impl Kubernetes {
             Some(running) => {
                 running.limit.send_replace(limit(job));
             }
-            None if wants_pod(job) => {
+            None if wants_pod(job) && !self.stop.is_cancelled() => {
                 let running = Running {
                     uid: uid.to_owned(),
                     stop: self.stop.child_token(),
@@ -200,6 +201,7 @@ impl Kubernetes {
     }
 
     fn create_pod(&self, job_key: &Key, job: &Value) -> Key {
+        self.forget_logs();
         let metadata = &job["metadata"];
         let uid = text(&metadata["uid"]);
         // Where Kubernetes takes five random characters; the same Job gets the same ones here.
@@ -220,6 +222,22 @@ impl Kubernetes {
         });
         self.create(&key, pod).ok();
         key
+    }
+
+    /// Those of runs that are over; nobody asks for them, and they may be large.
+    fn forget_logs(&self) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let jobs = state.objects.iter();
+        let over: Vec<&Key> = jobs
+            .filter(|(key, _)| key.resource == Resource::Jobs)
+            .filter(|(_, job)| job["metadata"]["labels"][REPORTED] == "true")
+            .map(|(key, _)| key)
+            .collect();
+        state.logs.retain(|(pod, _), _| {
+            let job = pod.rsplit_once('-').map_or(pod.as_str(), |(job, _)| job);
+            !over.iter().any(|key| key.name == job)
+        });
     }
 
     /// Adds a condition to the Job, if it is still the same one.

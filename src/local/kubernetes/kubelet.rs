@@ -30,6 +30,7 @@ pub(crate) trait Runtime: Send + Sync + 'static {
 /// A container with nothing left to look up.
 #[derive(Debug, Clone)]
 pub(crate) struct Container {
+    pub(crate) part: Part,
     pub(crate) job: String,
     pub(crate) pod: String,
     pub(crate) name: String,
@@ -110,8 +111,8 @@ struct Sandbox<'a> {
 }
 
 /// Which of a Pod's two lists of states.
-#[derive(Debug, Clone, Copy)]
-enum Part {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
     Init,
     Main,
 }
@@ -175,7 +176,7 @@ impl Sandbox<'_> {
         container: &core::Container,
         stop: &CancellationToken,
     ) -> bool {
-        let resolved = match self.resolve(container) {
+        let resolved = match self.resolve(part, container) {
             Ok(resolved) => resolved,
             Err(missing) => {
                 let waiting = json!({"waiting": {"reason": "CreateContainerConfigError", "message": missing}});
@@ -264,7 +265,7 @@ impl Sandbox<'_> {
     /// # Errors
     ///
     /// What the container refers to and is not there.
-    fn resolve(&self, container: &core::Container) -> Result<Container, String> {
+    fn resolve(&self, part: Part, container: &core::Container) -> Result<Container, String> {
         let mut variables = BTreeMap::new();
         for source in container.env_from.iter().flatten() {
             if let Some(secret) = &source.secret_ref {
@@ -284,6 +285,7 @@ impl Sandbox<'_> {
         let of_pod = self.spec.security_context.as_ref();
         let own = container.security_context.as_ref();
         Ok(Container {
+            part,
             job: self.job.clone(),
             pod: self.pod.name.clone(),
             name: container.name.clone(),

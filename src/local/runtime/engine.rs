@@ -42,7 +42,7 @@ pub(super) async fn run(
         name,
         there: true,
     };
-    let exit = process::wait(child, &group, printed, output, stop).await;
+    let exit = process::wait(child, group, printed, output, stop).await;
     if stop.is_cancelled() {
         // A container that had to be made to end is still there: only its client was.
         let mut remove = Command::from(left.removal());

@@ -8,8 +8,8 @@ use crate::local::kubernetes::Output;
 const MAX_LINE: usize = 16 << 10;
 
 /// Until the other end is closed. Whole lines, so that those of two tasks do not mix.
-pub(super) async fn copy(mut from: impl AsyncRead + Unpin, output: &Output) {
-    let mut pending = Vec::new();
+/// What has no end of a line yet is in `pending`.
+pub(super) async fn copy(mut from: impl AsyncRead + Unpin, pending: &mut Vec<u8>, output: &Output) {
     let mut chunk = vec![0; 16 << 10];
     // An error is an end, too: there is nothing more to read.
     while let Ok(read @ 1..) = from.read(&mut chunk).await {
@@ -21,8 +21,5 @@ pub(super) async fn copy(mut from: impl AsyncRead + Unpin, output: &Output) {
         };
         output.write(&pending[..whole]);
         pending.drain(..whole);
-    }
-    if !pending.is_empty() {
-        output.write(&pending);
     }
 }

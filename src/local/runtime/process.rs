@@ -55,7 +55,7 @@ pub(super) async fn run(container: &Container, output: &Output, stop: &Cancellat
         (None, None) => &mut command,
     };
     match spawn(command) {
-        Ok((child, group, printed)) => wait(child, &group, printed, output, stop).await,
+        Ok((child, group, printed)) => wait(child, group, printed, output, stop).await,
         Err(error) => Exit::NotStarted(not_started(program, container, &error)),
     }
 }
@@ -88,9 +88,17 @@ impl Group {
     }
 }
 
+impl Group {
+    /// Its number may be another one's afterwards.
+    fn ends(&mut self) {
+        self.signal(Signal::KILL);
+        self.0 = None;
+    }
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
-        self.signal(Signal::KILL);
+        self.ends();
     }
 }
 
@@ -113,12 +121,13 @@ pub(super) fn spawn(mut command: Command) -> io::Result<(Child, Group, Receiver)
 
 pub(super) async fn wait(
     mut child: Child,
-    group: &Group,
+    mut group: Group,
     printed: Receiver,
     output: &Output,
     stop: &CancellationToken,
 ) -> Exit {
-    let mut copying = std::pin::pin!(lines::copy(printed, output));
+    let mut rest = Vec::new();
+    let mut copying = Box::pin(lines::copy(printed, &mut rest, output));
     let ending = async {
         let status = tokio::select! {
             status = child.wait() => status,
@@ -133,7 +142,7 @@ pub(super) async fn wait(
             }
         };
         // As in a container, nothing outlives its first process.
-        group.signal(Signal::KILL);
+        group.ends();
         status
     };
     let mut ending = std::pin::pin!(ending);
@@ -144,6 +153,10 @@ pub(super) async fn wait(
         }
         () = &mut copying => ending.await,
     };
+    drop(copying);
+    if !rest.is_empty() {
+        output.write(&rest);
+    }
     match status {
         Ok(status) => Exit::Code(code(status)),
         Err(error) => Exit::NotStarted(format!("the process cannot be waited for: {error}")),
@@ -173,18 +186,39 @@ fn replaced(text: &str, path: &str, directory: &str) -> String {
     while let Some(at) = rest.find(path) {
         let (before, after) = (&rest[..at], &rest[at + path.len()..]);
         out.push_str(before);
-        let begins = out.ends_with("file://") || !out.ends_with(is_of_a_path);
-        let ends =
-            !after.starts_with(|next: char| next != '/' && next != '.' && is_of_a_path(next));
-        out.push_str(if begins && ends { directory } else { path });
+        let is_it = begins(&out) && ends(after);
+        out.push_str(if is_it { directory } else { path });
         rest = after;
     }
     out.push_str(rest);
     out
 }
 
-fn is_of_a_path(character: char) -> bool {
-    character.is_alphanumeric() || "/._-~".contains(character)
+/// Whether a path may begin after this: not behind `$HOME`, `${HOME}` or `"$HOME"`, nor inside of a word.
+fn begins(before: &str) -> bool {
+    if before.ends_with("file://") {
+        return true;
+    }
+    match before.strip_suffix(['"', '\'']) {
+        Some(opened) => begins_a_word(opened),
+        None => begins_a_word(before),
+    }
+}
+
+fn begins_a_word(before: &str) -> bool {
+    let last = before.chars().next_back();
+    last.is_none_or(|last| last.is_whitespace() || "=:,;([{<>|&!@`".contains(last))
+}
+
+/// Whether a path's first part may end before this.
+fn ends(after: &str) -> bool {
+    let mut next = after.chars();
+    match next.next() {
+        None | Some('/') => true,
+        // At the end of a sentence.
+        Some('.') => !next.next().is_some_and(char::is_alphanumeric),
+        Some(other) => !other.is_alphanumeric() && !"_-~".contains(other),
+    }
 }
 
 #[cfg(test)]
@@ -210,6 +244,14 @@ mod tests {
                 "/keptn-old/a /keptn_b /my/keptn",
             ),
             ("sh.keptn.event", "sh.keptn.event"),
+            (
+                "${HOME}/keptn/a \"$D\"/keptn",
+                "${HOME}/keptn/a \"$D\"/keptn",
+            ),
+            ("$(pwd)/keptn", "$(pwd)/keptn"),
+            ("cp /keptn/a /keptn.bak", "cp /tmp/x/a /keptn.bak"),
+            ("\"/keptn/a\" (cd /keptn)", "\"/tmp/x/a\" (cd /tmp/x)"),
+            ("ls /keptn.", "ls /tmp/x."),
         ] {
             assert_eq!(replaced(text, "/keptn", "/tmp/x"), expected, "{text}");
         }

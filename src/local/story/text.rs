@@ -1,6 +1,6 @@
 //! The story for people, at 80 columns.
 
-use anstyle::{AnsiColor, Reset, Style};
+use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
 use crate::job_config::problem::one_line;
@@ -65,18 +65,29 @@ pub(super) fn of(told: &Told<'_>) -> String {
             let action = one_line(action);
             format!("\n{action}, task {number} of {of}: {task} {image}\n")
         }
-        // A task that leaves a colour on does not colour what follows.
-        Told::Output { line, .. } if line.contains('\u{1b}') => {
-            format!("{} {line}{}\n", styled(FAINT, "  |"), Reset)
+        Told::Output {
+            line,
+            task,
+            beside_others,
+            ..
+        } => {
+            let whose = if *beside_others { *task } else { "" };
+            // A task that leaves a colour on does not colour what follows.
+            let reset = if line.contains('\u{1b}') {
+                "\u{1b}[0m"
+            } else {
+                ""
+            };
+            format!("{} {line}{reset}\n", styled(FAINT, &format!("  {whose}|")))
         }
-        Told::Output { line, .. } => format!("{} {line}\n", styled(FAINT, "  |")),
         Told::TaskEnded {
+            task,
             result,
             exit_code,
             reason,
             seconds,
             ..
-        } => task_ended(*result, *exit_code, *reason, *seconds),
+        } => task_ended(task, *result, *exit_code, *reason, *seconds),
         Told::Answered { status, text } => indented(&format!("answered {status}: {text}"), FAINT),
         Told::Listening {
             address,
@@ -103,6 +114,7 @@ fn verdict(matches: bool, reasons: &[String]) -> String {
 }
 
 fn task_ended(
+    task: &str,
     result: TaskResult,
     exit_code: Option<i64>,
     reason: Option<&str>,
@@ -117,7 +129,10 @@ fn task_ended(
         _ => String::new(),
     };
     let reason = reason.map_or_else(String::new, |reason| indented(reason, Style::new()));
-    format!("  {how}{code} after {seconds:.1} s\n{reason}")
+    format!(
+        "  {} {how}{code} after {seconds:.1} s\n{reason}",
+        one_line(task)
+    )
 }
 
 fn ended(result: RunResult, reason: &str, tasks: (usize, usize), seconds: f64) -> String {

@@ -39,6 +39,8 @@ pub(crate) enum Told<'a> {
         reasons: &'a [String],
     },
     TaskStarted {
+        /// The id of the event.
+        event: &'a str,
         action: &'a str,
         task: &'a str,
         /// From 1.
@@ -48,12 +50,18 @@ pub(crate) enum Told<'a> {
         job: &'a str,
     },
     Output {
+        event: &'a str,
+        job: &'a str,
+        /// Whether other tasks work meanwhile.
+        #[serde(skip)]
+        beside_others: bool,
         action: &'a str,
         task: &'a str,
         container: &'a str,
         line: &'a str,
     },
     TaskEnded {
+        event: &'a str,
         action: &'a str,
         task: &'a str,
         job: &'a str,
@@ -110,6 +118,8 @@ pub(crate) struct ProblemTold {
     pub(crate) column: Option<u32>,
     pub(crate) path: String,
     pub(crate) message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) help: Option<String>,
     #[serde(skip)]
     pub(crate) text: String,
 }
