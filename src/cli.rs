@@ -35,7 +35,8 @@ enum Command {
     Run(Box<RunSettings>),
     /// Be the service for any number of events, without a cluster.
     ///
-    /// As `run`, but it listens, and goes on until it is stopped. Files are read anew for each event.
+    /// As `run`, but it listens, and goes on until it is stopped. The files of --resources and --config are
+    /// read anew for each event.
     #[command(after_help = DEV_HELP)]
     Dev(Box<DevSettings>),
     /// Say why an event runs what it runs, and print the Jobs.
