@@ -17,7 +17,7 @@ pub(crate) use settings::{InitSettings, LintSettings, ServeSettings, TaskSetting
 
 /// Runs container images as Kubernetes Jobs in answer to Keptn events.
 #[derive(Debug, Parser)]
-#[command(version, disable_help_subcommand = true)]
+#[command(version, disable_help_subcommand = true, max_term_width = 80)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

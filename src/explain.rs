@@ -1,6 +1,8 @@
 //! Why an event runs what it runs: each action with each condition, each variable with its value, what is
 //! refused, and the Jobs. Pure.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -11,8 +13,9 @@ use crate::job_config::fields::EnvVar;
 use crate::job_config::matching::{Condition, Examined};
 use crate::job_config::problem::ConfigErrors;
 use crate::job_config::reader;
-use crate::job_config::{Action, EnvEntry, Task};
-use crate::resolve::{Resolved, Resolver, keptn_variables};
+use crate::job_config::{Action, Task};
+use crate::resolve::expansion::expanded;
+use crate::resolve::{Resolved, Resolver};
 use crate::rules::Rules;
 use crate::run::{Run, RunId, Work, hash};
 
@@ -70,8 +73,8 @@ pub(crate) struct VariableExplained {
 pub(crate) enum Outcome {
     Value(String),
     Error(String),
-    /// The variable is Keptn's, whose value stays.
-    Ignored,
+    /// It has no effect, with the reason.
+    Ignored(String),
     /// All keys of this Secret.
     Secret(String),
 }
@@ -109,14 +112,14 @@ pub(crate) fn explain(
             (Work::Tasks(_), Ok(_)) => {}
         }
     }
-    let env = keptn_variables(event).into_iter();
+    let env = resolver().keptns().into_iter();
     Ok(Explanation {
         env: env
             .map(|variable| VariableExplained {
                 name: variable.name,
                 line: None,
                 source: "Keptn".into(),
-                value: Outcome::Value(as_seen(&variable.value)),
+                value: Outcome::Value(expanded(&variable.value, &BTreeMap::new())),
             })
             .collect(),
         actions,
@@ -170,38 +173,54 @@ fn task(action: usize, index: usize, task: &Task, resolver: &mut Resolver<'_>) -
         name: task.name.clone(),
         line: task.line,
         image: task.image.clone(),
-        refused: resolver.task(action, index, task).err(),
-        env: task
-            .env
+        refused: resolver
+            .task(action, index, task)
+            .err()
+            .map(|reason| reason.trim_end().to_owned()),
+        env: variables(task, resolver),
+    }
+}
+
+/// In their order, where `$(X)` sees what stands before it.
+fn variables(task: &Task, resolver: &Resolver<'_>) -> Vec<VariableExplained> {
+    let mut known: BTreeMap<String, String> = resolver
+        .keptns()
+        .into_iter()
+        .map(|variable| (variable.name, expanded(&variable.value, &BTreeMap::new())))
+        .collect();
+    let mut explained = Vec::new();
+    for (place, entry) in task.env.iter().enumerate() {
+        let name = entry.name.as_str();
+        let replaced = task.env[place + 1..]
             .iter()
-            .map(|entry| variable(entry, resolver))
-            .collect(),
+            .any(|later| later.name == entry.name && !matches!(later.source, EnvVar::Secret(_)));
+        let value = match resolver.value(entry) {
+            Err(error) => Outcome::Error(error),
+            Ok(Resolved::Secret(secret)) => Outcome::Secret(secret),
+            Ok(Resolved::Value(_)) if resolver.is_keptns(&entry.name) => {
+                Outcome::Ignored("Keptn's value stays".into())
+            }
+            Ok(Resolved::Value(_)) if replaced => {
+                Outcome::Ignored("a later entry replaces it".into())
+            }
+            Ok(Resolved::Value(value)) => {
+                let value = expanded(&value, &known);
+                known.insert(name.to_owned(), value.clone());
+                Outcome::Value(value)
+            }
+        };
+        explained.push(VariableExplained {
+            name: name.to_owned(),
+            line: Some(entry.line),
+            source: match &entry.source {
+                EnvVar::Event { path, .. } => path.to_string(),
+                EnvVar::Literal(_) => "a text".into(),
+                EnvVar::Secret(_) => "a Secret".into(),
+            },
+            value,
+        });
     }
-}
-
-fn variable(entry: &EnvEntry, resolver: &Resolver<'_>) -> VariableExplained {
-    VariableExplained {
-        name: entry.name.as_str().to_owned(),
-        line: Some(entry.line),
-        source: match &entry.source {
-            EnvVar::Event { path, .. } => path.to_string(),
-            EnvVar::Literal(_) => "as it is written".into(),
-            EnvVar::Secret(_) => "a Secret".into(),
-        },
-        value: match (resolver.value(entry), &entry.source) {
-            (Ok(Resolved::Value(_)), _) if resolver.is_keptns(&entry.name) => Outcome::Ignored,
-            // `$(X)` is the kubelet's to expand.
-            (Ok(Resolved::Value(value)), EnvVar::Literal(_)) => Outcome::Value(value),
-            (Ok(Resolved::Value(value)), _) => Outcome::Value(as_seen(&value)),
-            (Ok(Resolved::Secret(secret)), _) => Outcome::Secret(secret),
-            (Err(error), _) => Outcome::Error(error),
-        },
-    }
-}
-
-/// As the container sees it: an escaped `$` is one.
-fn as_seen(value: &str) -> String {
-    value.replace("$$", "$")
+    explained
 }
 
 impl ActionExplained {
@@ -232,7 +251,7 @@ impl Explanation {
                 .iter()
                 .filter_map(move |variable| match &variable.value {
                     Outcome::Secret(secret) => Some((task, secret.as_str())),
-                    Outcome::Value(_) | Outcome::Error(_) | Outcome::Ignored => None,
+                    Outcome::Value(_) | Outcome::Error(_) | Outcome::Ignored(_) => None,
                 })
         })
     }

@@ -1,5 +1,7 @@
 //! A matching action with the event's values put in: what is left is the text of the Jobs.
 
+pub(crate) mod expansion;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -237,8 +239,14 @@ impl<'a> Resolver<'a> {
 
     /// Whether a variable of this name is Keptn's, which an entry cannot replace.
     pub(crate) fn is_keptns(&self, name: &EnvName) -> bool {
-        let keptns = keptn_variables(self.event);
-        keptns.iter().any(|variable| variable.name == name.as_str())
+        self.keptns()
+            .iter()
+            .any(|variable| variable.name == name.as_str())
+    }
+
+    /// What every task gets of the event.
+    pub(crate) fn keptns(&self) -> Vec<Variable> {
+        keptn_variables(self.event)
     }
 
     fn within_bounds(&mut self, name: &EnvName, value: &str) -> Result<(), String> {
@@ -266,7 +274,7 @@ fn time_limit(task: &Task, defaults: &TaskDefaults) -> u32 {
     own.min(defaults.deadline.unwrap_or(u32::MAX))
 }
 
-pub(crate) fn keptn_variables(event: &Event) -> Vec<Variable> {
+fn keptn_variables(event: &Event) -> Vec<Variable> {
     let scope = &event.envelope.scope;
     let scope_variables = [
         ("KEPTN_PROJECT", &scope.project),

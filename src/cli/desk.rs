@@ -9,7 +9,7 @@ use clap::Args;
 use reqwest::Url;
 
 use super::settings::{ServeSettings, TaskSettings, http_url, port};
-use crate::job_config::fields::{Image, ObjectName};
+use crate::job_config::fields::{EnvName, Image, ObjectName};
 use crate::local::event_file::{self, EventRequest};
 use crate::local::keptn::Repository;
 use crate::local::runtime::Kind;
@@ -67,8 +67,8 @@ pub(crate) struct ExplainSettings {
     #[command(flatten)]
     pub(crate) resources: ResourceSettings,
 
-    /// How it is told.
-    #[arg(long, value_enum, default_value_t = Format::Text)]
+    /// YAML with comments for people, or one object as JSON.
+    #[arg(long, value_enum, default_value_t = Format::Text, hide_possible_values = true, value_name = "text|json")]
     pub(crate) output: Format,
 
     /// Keptn's configuration service, as init containers reach it.
@@ -101,7 +101,8 @@ impl ExplainSettings {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ResourceSettings {
     /// Directory laid out as Keptn's repository (`<project>/<stage>/<service>/job/config.yaml`), or one
-    /// service's files [default: `resources` beside the event, or else the current directory].
+    /// service's files [default: `resources` beside the event or in the directory of test events, or else
+    /// the current directory].
     #[arg(long, value_name = "DIR", value_parser = directory)]
     resources: Option<PathBuf>,
 
@@ -243,12 +244,21 @@ impl DeskSettings {
     }
 }
 
-fn values(text: &str) -> BTreeMap<String, String> {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split_once('='))
-        .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
+/// Lines `KEY=value`, as `kubectl create secret --from-env-file` takes them; quotes are part of a value.
+fn values(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let lines = text.lines().map(str::trim).enumerate();
+    lines
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(index, line)| {
+            let pair = line.split_once('=');
+            let pair = pair.map(|(key, value)| (key.trim(), value.trim()));
+            let valid = |(key, _): &(&str, &str)| EnvName::parse(key).is_ok();
+            let (key, value) = pair.filter(valid).ok_or_else(|| {
+                // The line may hold a secret.
+                format!("line {} is not `KEY=value`", index + 1)
+            })?;
+            Ok((key.to_owned(), value.to_owned()))
+        })
         .collect()
 }
 
@@ -273,7 +283,7 @@ fn secret(text: &str) -> Result<Secret, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
     Ok(Secret {
         name: ObjectName::parse(name)?,
-        values: values(&text),
+        values: values(&text).map_err(|error| format!("{path}: {error}"))?,
     })
 }
 

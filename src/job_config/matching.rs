@@ -58,7 +58,16 @@ pub(crate) struct Condition {
     /// What the event has there, such as `"functional"` or `a list`.
     pub(crate) found: String,
     pub(crate) asked: String,
+    #[serde(skip)]
+    relation: Relation,
     pub(crate) holds: bool,
+}
+
+/// Between what the event has and what is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Relation {
+    Is,
+    Matches,
 }
 
 impl JobConfig {
@@ -112,7 +121,12 @@ impl Examined<'_> {
 
 impl std::fmt::Display for Condition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let verb = if self.holds { "is" } else { "is not" };
+        let verb = match (self.relation, self.holds) {
+            (Relation::Is, true) => "is",
+            (Relation::Is, false) => "is not",
+            (Relation::Matches, true) => "matches",
+            (Relation::Matches, false) => "does not match",
+        };
         write!(
             f,
             "line {}: {} {verb} {}",
@@ -139,6 +153,10 @@ impl EventMatcher {
             asked: match self.event_type.text() {
                 "" => "asked for".into(),
                 pattern => shortened(pattern),
+            },
+            relation: match &self.event_type {
+                EventPattern::Matching(Some(_)) => Relation::Matches,
+                EventPattern::Exact(_) | EventPattern::Matching(None) => Relation::Is,
             },
             holds: self.event_type.matches(event_type),
         }];
@@ -179,6 +197,7 @@ impl JsonPathFilter {
                 Err(missing) => format!("nothing there ({missing})"),
             },
             asked: quoted(&self.expected),
+            relation: Relation::Is,
             holds: self.holds(event),
         }
     }

@@ -10,7 +10,10 @@ use crate::job_config::json_path::JsonPath;
 use crate::job_config::problem::{Problem, cited};
 use crate::job_config::reader::Format;
 use crate::job_config::yaml::Node;
-use crate::job_config::{Action, EventPattern, JobConfig, Root, Task};
+use crate::job_config::{Action, EnvEntry, EventPattern, JobConfig, Root, Task};
+
+/// What each task has, and cannot replace. So it is with `LABELS_…`, where the event has such a label.
+const KEPTNS: [&str; 3] = ["KEPTN_PROJECT", "KEPTN_STAGE", "KEPTN_SERVICE"];
 
 pub(super) fn warnings(config: &JobConfig, tree: &Node, format: Format) -> Vec<Problem> {
     let mut warnings = Warnings {
@@ -67,6 +70,27 @@ impl Warnings<'_> {
         }
     }
 
+    /// Entries of `env` that have no effect.
+    fn variables(&mut self, path: &str, task: &Task) {
+        let is_variable = |entry: &EnvEntry| !matches!(entry.source, EnvVar::Secret(_));
+        for (index, entry) in task
+            .env
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| is_variable(entry))
+        {
+            let (at, name) = (format!("{path}.env[{index}].name"), entry.name.as_str());
+            let mut later = task.env[index + 1..].iter();
+            if KEPTNS.contains(&name) {
+                let message = format!("`{name}` is what Keptn says, this entry is ignored");
+                self.add(&at, message, None);
+            } else if later.any(|later| later.name == entry.name && is_variable(later)) {
+                let message = format!("a later entry for `{name}` replaces this one");
+                self.add(&at, message, None);
+            }
+        }
+    }
+
     /// Messages and labels tell actions and tasks apart by their names.
     fn names<'n>(&mut self, what: &str, list: &str, names: impl Iterator<Item = &'n str>) {
         let mut first = HashMap::new();
@@ -114,6 +138,7 @@ impl Warnings<'_> {
                     .map(|file| (at.clone(), file)),
             );
         }
+        self.variables(path, task);
         for (index, entry) in task.env.iter().enumerate() {
             let at = format!("{path}.env[{index}].value");
             match &entry.source {

@@ -162,7 +162,8 @@ async fn pass(State(front): State<Arc<Front>>, request: Request<Body>) -> Respon
 }
 
 async fn receive(front: &Front, request: EventRequest) -> Response {
-    for event in &request.events() {
+    let events = request.events();
+    for event in &events {
         front.story.tell(&Told::event(event));
         match preview(&front.settings, event, &front.story) {
             Ok(Preview::Run { .. } | Preview::Invalid | Preview::NoAction) => {}
@@ -177,7 +178,9 @@ async fn receive(front: &Front, request: EventRequest) -> Response {
     let response = answer(&front.service, request.into_http()).await;
     let (head, body) = response.into_parts();
     let body = to_bytes(body, MAX_BODY_BYTES).await.unwrap_or_default();
+    let ids: Vec<String> = events.into_iter().map(|event| event.envelope.id).collect();
     front.story.tell(&Told::Answered {
+        events: &ids,
         status: head.status.as_u16(),
         text: String::from_utf8_lossy(&body).trim(),
     });

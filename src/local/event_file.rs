@@ -3,6 +3,7 @@
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request};
 
+use crate::cli::ServeSettings;
 use crate::endpoint::Body;
 use crate::event::Event;
 use crate::event::content_mode;
@@ -122,6 +123,7 @@ pub(crate) fn choose(
         .collect();
     let place = match which {
         None => Some(0),
+        Some("") => None,
         Some(which) => match which.parse::<usize>() {
             Ok(number) => number
                 .checked_sub(1)
@@ -164,12 +166,22 @@ impl EventRequest {
 
     /// The one event of the request.
     pub(crate) fn event(&self) -> Result<Event, String> {
+        if self.body.len() > ServeSettings::MAX_BODY_BYTES as usize {
+            return Err(format!(
+                "the event takes {} bytes, the service takes events of at most {}",
+                self.body.len(),
+                ServeSettings::MAX_BODY_BYTES
+            ));
+        }
         let mut events =
             content_mode::decode(&self.headers, &self.body).map_err(|error| error.to_string())?;
         match (events.pop(), events.len()) {
             (Some(event), 0) => event.map_err(|error| error.to_string()),
             (None, _) => Err("it holds no event".into()),
-            (Some(_), others) => Err(format!("it holds {} events, expected one", others + 1)),
+            (Some(_), others) => Err(format!(
+                "it holds {} events, expected one (`dev` takes batches)",
+                others + 1
+            )),
         }
     }
 }

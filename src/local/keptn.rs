@@ -178,7 +178,8 @@ fn one(name: &str, entry: Entry) -> Response<Vec<u8>> {
         }
         Entry::Directory => error(StatusCode::INTERNAL_SERVER_ERROR, "Could not read file"),
         Entry::Absent => error(StatusCode::NOT_FOUND, "Resource not found"),
-        Entry::Unreadable(reason) => error(StatusCode::INTERNAL_SERVER_ERROR, &reason),
+        // Not one that is asked again: it stays so.
+        Entry::Unreadable(reason) => error(StatusCode::FORBIDDEN, &reason),
     }
 }
 

@@ -7,7 +7,6 @@
 
 pub(crate) mod api;
 mod controller;
-mod environment;
 mod kubelet;
 mod log;
 

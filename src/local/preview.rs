@@ -39,7 +39,9 @@ pub(super) fn preview(
         }
         Err(reason) => return Ok(Preview::BadInput(reason)),
     };
+    let id = &event.envelope.id;
     story.tell(&Told::Config {
+        event: id,
         file: &found.path.display().to_string(),
     });
     let serve = serve_settings(settings)?;
@@ -48,19 +50,26 @@ pub(super) fn preview(
     let explanation = match explain(event, &found.bytes, &rules, installation) {
         Ok(explanation) => explanation,
         Err(errors) => {
-            tell_problems(&found, &errors, story);
+            tell_problems(id, &found, &errors, story);
             return Ok(Preview::Invalid);
         }
     };
-    tell_actions(&explanation, story);
+    tell_actions(id, &explanation, story);
     if !explanation.matches() {
         return Ok(Preview::NoAction);
+    }
+    let temporary = std::env::temp_dir();
+    if !temporary.is_dir() {
+        let directory = temporary.display();
+        return Ok(Preview::BadInput(format!(
+            "{directory}, where the files of tasks go (TMPDIR), is no directory"
+        )));
     }
     let known = settings.secrets();
     let missing = explanation
         .secrets()
         .find(|(_, secret)| !known.contains_key(*secret));
-    if let Some((task, secret)) = missing {
+    if let Some((task, secret)) = missing.filter(|_| !explanation.is_refused()) {
         return Ok(Preview::BadInput(format!(
             "task `{}` takes variables from the Secret {secret}, give it with `--secret {secret}=FILE`, a \
              file with lines `KEY=value`",
@@ -72,7 +81,7 @@ pub(super) fn preview(
     })
 }
 
-fn tell_problems(found: &FoundConfig, errors: &ConfigErrors, story: &Story) {
+fn tell_problems(event: &str, found: &FoundConfig, errors: &ConfigErrors, story: &Story) {
     let file = found.path.display().to_string();
     for problem in &errors.problems {
         let mut text = Vec::new();
@@ -83,6 +92,8 @@ fn tell_problems(found: &FoundConfig, errors: &ConfigErrors, story: &Story) {
             .problems(&file, &found.bytes, problems, &mut text)
             .ok();
         story.tell(&Told::Problem {
+            event,
+            file: &file,
             problem: &ProblemTold {
                 line: problem.place.map(|place| place.line),
                 column: problem.place.map(|place| place.column),
@@ -95,7 +106,7 @@ fn tell_problems(found: &FoundConfig, errors: &ConfigErrors, story: &Story) {
     }
 }
 
-fn tell_actions(explanation: &Explanation, story: &Story) {
+fn tell_actions(event: &str, explanation: &Explanation, story: &Story) {
     for action in &explanation.actions {
         let refused = action.tasks.iter().filter_map(|task| {
             let reason = task.refused.as_deref()?.trim_end();
@@ -106,6 +117,7 @@ fn tell_actions(explanation: &Explanation, story: &Story) {
         });
         let reasons: Vec<String> = action.reasons.iter().cloned().chain(refused).collect();
         story.tell(&Told::Action {
+            event,
             name: &action.name,
             line: action.line,
             silent: action.silent,

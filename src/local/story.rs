@@ -6,7 +6,7 @@ mod told;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -37,8 +37,8 @@ pub(crate) enum Format {
 pub(crate) struct Story {
     format: Format,
     out: Mutex<Box<dyn Write + Send>>,
-    /// Whether an event was told.
-    began: AtomicBool,
+    /// Events that were told.
+    told: AtomicUsize,
     tasks: Mutex<BTreeMap<String, Task>>,
     /// Runs that are over.
     over: watch::Sender<usize>,
@@ -66,7 +66,7 @@ impl Story {
         Self {
             format,
             out: Mutex::new(out),
-            began: AtomicBool::new(false),
+            told: AtomicUsize::new(0),
             tasks: Mutex::default(),
             over: watch::Sender::new(0),
             sent: Mutex::default(),
@@ -86,7 +86,7 @@ impl Story {
         match self.format {
             // Events stand apart.
             Format::Text
-                if matches!(told, Told::Event { .. }) && self.began.swap(true, Relaxed) =>
+                if matches!(told, Told::Event { .. }) && self.told.fetch_add(1, Relaxed) > 0 =>
             {
                 format!("\n{}", text::of(told))
             }
@@ -105,7 +105,8 @@ impl Story {
 
     /// Keptn took an event.
     pub(crate) fn sent(&self, event: &Value) {
-        self.tell(&Told::EventSent { event });
+        let of_several = self.told.load(Relaxed) > 1;
+        self.tell(&Told::EventSent { of_several, event });
         let mut sent = lock(&self.sent);
         sent.push_back(event.clone());
         if sent.len() > MAX_SENT {

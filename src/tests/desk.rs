@@ -225,14 +225,14 @@ fn an_event_that_nothing_is_for_is_told_why() {
       config RESOURCES/job/config.yaml
 
     Run tests (line 3) does not match
-      line 5: the type is not sh.keptn.event.deployment.triggered
+      line 5: the type does not match sh.keptn.event.deployment.triggered
 
     nothing matched: no action is for this event
     ");
     fs::remove_file(desk.path("job/config.yaml")).unwrap();
     let (result, told) = desk.runs(&[]);
     assert_eq!(result, RunResult::NothingMatched);
-    assert_snapshot!(told.lines().last().unwrap(), @"nothing matched: no job/config.yaml on service, stage or project level; looked for RESOURCES/job/config.yaml");
+    assert_snapshot!(told.lines().last().unwrap(), @"nothing matched: no job/config.yaml on service, stage or project level; looked for RESOURCES/job/config.yaml, RESOURCES/real/dev/svc/job/config.yaml");
 }
 
 #[test]
@@ -432,23 +432,23 @@ fn an_explanation_has_every_condition_variable_and_job() {
     #     LABELS_K = "v"
     #
     # Run tests (line 3): matches
-    #   yes line 5: the type is sh.keptn.event.test.triggered
+    #   yes line 5: the type matches sh.keptn.event.test.triggered
     #   task one (line 7), image alpine:3.20
     #     A = "functional"  ($.data.test.teststrategy, line 8)
-    #     B = "$(A)!"  (as it is written, line 9)
+    #     B = "functional!"  (a text, line 9)
     #     registry = all keys of the Secret registry  (a Secret, line 10)
     #
     # Other (line 11, silent): does not match
-    #   yes line 14: the type is sh.keptn.event.test.triggered
+    #   yes line 14: the type matches sh.keptn.event.test.triggered
     #   no  line 15: $.data.test.teststrategy is not "performance"
     #       the event has "functional"
-    #   no  line 16: the type is not finished
+    #   no  line 16: the type does not match finished
     #       the event has sh.keptn.event.test.triggered
     #
     # Other (line 19, silent): matches
-    #   yes line 22: the type is sh.keptn.event.test.triggered
+    #   yes line 22: the type matches sh.keptn.event.test.triggered
     #   yes line 23: $.data.test.teststrategy is "functional"
-    #   no  line 24: the type is not finished
+    #   no  line 24: the type does not match finished
     #       the event has sh.keptn.event.test.triggered
     #   task x (line 26), image i
     #     refused: could not prepare env for job JOB-002-001: could not add env with name 'M', value '$.data.none', valueFrom 'event': unknown key none
@@ -489,9 +489,9 @@ fn no_text_of_an_event_or_a_config_leaves_its_line() {
     #     LABELS_K = "v"
     #
     # Run tests (line 3): matches
-    #   yes line 5: the type is sh.keptn.event.test.triggered
+    #   yes line 5: the type matches sh.keptn.event.test.triggered
     #   task t\n---\nx (line 7), image i
-    #     KEPTN_STAGE = what every task has, this entry is ignored  (as it is written, line 7)
+    #     KEPTN_STAGE = ignored, Keptn's value stays  (a text, line 7)
     "#);
     assert_eq!(told.matches("\n---\n").count(), 1);
     let (_, told) = desk.runs(&[]);
@@ -537,7 +537,7 @@ fn what_cannot_be_explained_is_told_on_the_side() {
     fs::remove_file(desk.path("job/config.yaml")).unwrap();
     let (exit, out, errors) = desk.explains(&[]);
     assert_eq!((exit, out.as_str()), (Exit::NothingMatched, ""));
-    assert_snapshot!(errors, @"no job/config.yaml on service, stage or project level; looked for RESOURCES/job/config.yaml");
+    assert_snapshot!(errors, @"no job/config.yaml on service, stage or project level; looked for RESOURCES/job/config.yaml, RESOURCES/real/dev/svc/job/config.yaml");
 }
 
 #[tokio::test]

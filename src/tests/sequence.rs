@@ -205,7 +205,7 @@ async fn without_a_config_or_a_match_there_is_nothing_to_do() {
         service.receives(&other).await,
         (
             200,
-            "no action of job/config.yaml matches the event: `Run tests`: line 5: the type is not \
+            "no action of job/config.yaml matches the event: `Run tests`: line 5: the type does not match \
              sh.keptn.event.test.triggered"
                 .into()
         )

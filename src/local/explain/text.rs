@@ -133,7 +133,7 @@ fn variables(variables: &[VariableExplained], lines: &mut Vec<String>) {
         let value = match &variable.value {
             Outcome::Value(value) => quoted(value),
             Outcome::Error(error) => format!("{BAD}{}{BAD:#}", one_line(error)),
-            Outcome::Ignored => "what every task has, this entry is ignored".into(),
+            Outcome::Ignored(reason) => format!("ignored, {reason}"),
             Outcome::Secret(secret) => format!("all keys of the Secret {secret}"),
         };
         let source = match variable.line {

@@ -81,11 +81,20 @@ impl Repository {
         if scope.project.is_none() {
             return "the event has no `data.project`, so it has no config".into();
         }
-        let paths: Vec<String> = self
+        let mut paths: Vec<String> = self
             .config_paths(scope)
             .iter()
             .map(|path| path.display().to_string())
             .collect();
+        let parts = [&scope.project, &scope.stage, &scope.service];
+        let parts: Vec<&str> = parts
+            .into_iter()
+            .map_while(|part| part.as_deref())
+            .collect();
+        if let Some(path) = below(&self.root, &parts) {
+            paths.push(path.join(CONFIG_URI).display().to_string());
+        }
+        paths.dedup();
         format!(
             "no {CONFIG_URI} on service, stage or project level; looked for {}",
             paths.join(", ")
@@ -160,12 +169,18 @@ fn below(root: &Path, names: &[&str]) -> Option<PathBuf> {
 }
 
 fn read(path: &Path) -> Entry {
-    match fs::read(path) {
-        Ok(content) => Entry::File(content),
-        Err(_) if path.is_dir() => Entry::Directory,
+    let unreadable = |reason: String| Entry::Unreadable(format!("{}: {reason}", path.display()));
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Entry::Directory,
+        // Whoever opens a pipe may wait for ever.
+        Ok(metadata) if !metadata.is_file() => unreadable("no regular file".into()),
+        Ok(_) => match fs::read(path) {
+            Ok(content) => Entry::File(content),
+            Err(error) => unreadable(error.to_string()),
+        },
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Entry::Absent,
-            _ => Entry::Unreadable(format!("cannot read {}: {error}", path.display())),
+            _ => unreadable(error.to_string()),
         },
     }
 }
@@ -183,9 +198,9 @@ fn collect(directory: &Path, prefix: &str, depth: usize, names: &mut Vec<String>
             continue;
         }
         let (path, name) = (entry.path(), format!("{prefix}{name}"));
-        if !path.is_dir() {
+        if path.is_file() {
             names.push(name);
-        } else if depth > 0 {
+        } else if path.is_dir() && depth > 0 {
             collect(&path, &format!("{name}/"), depth - 1, names);
         }
     }

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::environment::expanded;
 use super::log::Log;
 use super::{Key, Kubernetes, Resource, text};
+use crate::resolve::expansion::expanded;
 
 /// Runs containers.
 pub(crate) trait Runtime: Send + Sync + 'static {

@@ -36,14 +36,15 @@ pub(super) fn of(told: &Told<'_>) -> String {
                 one_line(id)
             )
         }
-        Told::Config { file } => format!("  config {file}\n\n"),
-        Told::Problem { problem } => problem.text.clone(),
+        Told::Config { file, .. } => format!("  config {file}\n\n"),
+        Told::Problem { problem, .. } => problem.text.clone(),
         Told::Action {
             name,
             line,
             silent,
             matches,
             reasons,
+            ..
         } => {
             let silent = if *silent { ", silent" } else { "" };
             let verdict = verdict(*matches, reasons);
@@ -88,13 +89,15 @@ pub(super) fn of(told: &Told<'_>) -> String {
             seconds,
             ..
         } => task_ended(task, *result, *exit_code, *reason, *seconds),
-        Told::Answered { status, text } => indented(&format!("answered {status}: {text}"), FAINT),
+        Told::Answered { status, text, .. } => {
+            indented(&format!("answered {status}: {text}"), FAINT)
+        }
         Told::Listening {
             address,
             test_events,
         } => listening(address, test_events),
         Told::Note { text } => indented(text, Style::new()),
-        Told::EventSent { event } => sent(event),
+        Told::EventSent { event, of_several } => sent(event, *of_several),
         Told::Ended {
             result,
             reason,
@@ -168,7 +171,7 @@ fn listening(address: &str, test_events: &[String]) -> String {
     told
 }
 
-fn sent(event: &Value) -> String {
+fn sent(event: &Value, of_several: bool) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let data = &event["data"];
     let mut told = format!(
@@ -176,6 +179,12 @@ fn sent(event: &Value) -> String {
         styled(FAINT, "event sent"),
         styled(TITLE, &text(&event["type"]))
     );
+    if of_several {
+        told += &format!(
+            "  for the event {}\n",
+            one_line(&text(&event["triggeredid"]))
+        );
+    }
     if data["status"].is_string() {
         let (status, result) = (text(&data["status"]), text(&data["result"]));
         told += &format!("  status {status}, result {result}\n");

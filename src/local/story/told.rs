@@ -23,14 +23,18 @@ pub(crate) enum Told<'a> {
     },
     /// The config that was found.
     Config {
+        event: &'a str,
         file: &'a str,
     },
     /// What is wrong with it.
     Problem {
+        event: &'a str,
+        file: &'a str,
         #[serde(flatten)]
         problem: &'a ProblemTold,
     },
     Action {
+        event: &'a str,
         name: &'a str,
         line: u32,
         silent: bool,
@@ -74,6 +78,8 @@ pub(crate) enum Told<'a> {
     },
     /// What the sender of an event was told.
     Answered {
+        /// The ids of the events; a batch has several.
+        events: &'a [String],
         status: u16,
         text: &'a str,
     },
@@ -86,6 +92,9 @@ pub(crate) enum Told<'a> {
         text: &'a str,
     },
     EventSent {
+        /// Whether answers to several events are told.
+        #[serde(skip)]
+        of_several: bool,
         event: &'a Value,
     },
     Ended {

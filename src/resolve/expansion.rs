@@ -1,9 +1,9 @@
-//! The kubelet's part of a container's environment: `$(X)` in values, words and arguments.
+//! What Kubernetes makes of `$(X)` in values, words and arguments.
 
 use std::collections::BTreeMap;
 
 /// `$(X)` stands for a variable that is known and for itself else, `$$` for `$`.
-pub(super) fn expanded(text: &str, variables: &BTreeMap<String, String>) -> String {
+pub(crate) fn expanded(text: &str, variables: &BTreeMap<String, String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
