@@ -24,7 +24,7 @@ use crate::job_config::fields::ResourceUri;
 pub(crate) const OWN_IMAGE: &str = "job-executor-service";
 
 /// From the signal to end to the one that ends. Kubernetes waits 30 s, at a desk nobody does.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(4);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {

@@ -20,8 +20,8 @@ use super::kubernetes::{Change, Container, Observer, Resource, text};
 use crate::cluster::names;
 use crate::run::Run;
 
-/// Events that are kept: more than one run sends.
-const MAX_SENT: usize = 10;
+/// Events that are kept.
+const MAX_SENT: usize = 100;
 
 /// A longer line is told in parts.
 const MAX_LINE: usize = 16 << 10;
