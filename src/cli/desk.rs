@@ -50,9 +50,9 @@ pub(crate) struct DevSettings {
     #[arg(long, env = "RCV_PORT", value_name = "RCV_PORT", default_value_t = 8080, value_parser = port)]
     pub(crate) rcv_port: u16,
 
-    /// Directory of events that `POST /test-events/NUMBER` sends.
-    #[arg(long, value_name = "DIR", default_value = "test-events")]
-    pub(crate) test_events: PathBuf,
+    /// Directory of events that `POST /test-events/NUMBER` sends [default: test-events, if it is there].
+    #[arg(long, value_name = "DIR", value_parser = directory)]
+    test_events: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) desk: DeskSettings,
@@ -181,8 +181,14 @@ impl RunSettings {
 impl DevSettings {
     /// With nothing left to look for.
     pub(crate) fn settled(mut self) -> Self {
-        self.desk.resources = self.desk.resources.beside(Some(&self.test_events));
+        let events = self.test_events().to_owned();
+        self.desk.resources = self.desk.resources.beside(Some(&events));
         self
+    }
+
+    pub(crate) fn test_events(&self) -> &Path {
+        let default = Path::new("test-events");
+        self.test_events.as_deref().unwrap_or(default)
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) async fn told(
     story: Story,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let test_events = TestEvents::read(&settings.test_events)?;
+    let test_events = TestEvents::read(settings.test_events())?;
     let address = (Ipv4Addr::LOCALHOST, settings.rcv_port);
     let listener = TcpListener::bind(address)
         .await

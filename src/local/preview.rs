@@ -18,7 +18,7 @@ pub(super) enum Preview {
     NoAction,
     /// The files cannot be used, with the reason.
     BadInput(String),
-    /// The config is, which has been told.
+    /// The config is invalid, which has been told.
     Invalid,
     /// At least one action is for it, of which something may be refused.
     Run { refused: bool },
