@@ -216,7 +216,7 @@ impl Admission {
         }
         let matching = read.config.matching(event);
         if matching.is_empty() {
-            return Ok(Err(NoMatch(why_none(&read.config.examine(event)))));
+            return Ok(Err(NoMatch(why_none(&read.config.judge(event)))));
         }
         let resolver = Resolver::new(event, id, &self.policy, &self.defaults);
         Ok(Ok(resolver.run(matching, hash(&config.bytes), arrived)))

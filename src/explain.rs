@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cluster::manifest::{self, Start};
 use crate::event::Event;
 use crate::job_config::fields::EnvVar;
-use crate::job_config::matching::{Condition, Examined};
+use crate::job_config::matching::{Condition, Judged};
 use crate::job_config::problem::ConfigErrors;
 use crate::job_config::reader;
 use crate::job_config::{Action, Task};
@@ -91,9 +91,9 @@ pub(crate) fn explain(
     let id = RunId::of(&event.envelope, installation);
     let resolver = || Resolver::new(event, &id, &rules.policy, &rules.defaults);
     let mut actions: Vec<ActionExplained> = config
-        .examine(event)
+        .judge(event)
         .into_iter()
-        .map(|examined| action(&examined, &mut resolver()))
+        .map(|judged| action(&judged, &mut resolver()))
         .collect();
     // The service takes when the event came; here the same files give the same text.
     let time = event.document["time"].as_str();
@@ -139,26 +139,26 @@ fn jobs(run: &Run, record: &str, rules: &Rules) -> Vec<Value> {
         .collect()
 }
 
-fn action(examined: &Examined<'_>, resolver: &mut Resolver<'_>) -> ActionExplained {
+fn action(judged: &Judged<'_>, resolver: &mut Resolver<'_>) -> ActionExplained {
     let Action {
         name,
         silent,
         tasks,
         line,
         ..
-    } = examined.action;
-    let matches = examined.matches();
-    let explained = |(index, of): (usize, &Task)| task(examined.index, index, of, resolver);
+    } = judged.action;
+    let matches = judged.matches();
+    let explained = |(index, of): (usize, &Task)| task(judged.index, index, of, resolver);
     ActionExplained {
         name: name.clone(),
         line: *line,
         silent: *silent,
         matches,
-        events: examined.matchers.clone(),
+        events: judged.matchers.clone(),
         reasons: if matches {
             Vec::new()
         } else {
-            examined.reasons()
+            judged.reasons()
         },
         tasks: if matches {
             tasks.iter().enumerate().map(explained).collect()

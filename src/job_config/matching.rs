@@ -18,7 +18,7 @@ const MAX_SHOWN_CHARS: usize = 80;
 
 /// An action with what each of its matchers asked of an event.
 #[derive(Debug)]
-pub(crate) struct Examined<'a> {
+pub(crate) struct Judged<'a> {
     /// The action's place in the file, from 0.
     pub(crate) index: usize,
     pub(crate) action: &'a Action,
@@ -27,18 +27,18 @@ pub(crate) struct Examined<'a> {
 }
 
 /// Why no action is for an event, in one line; values of the event are not in it.
-pub(crate) fn why_none(actions: &[Examined<'_>]) -> String {
+pub(crate) fn why_none(actions: &[Judged<'_>]) -> String {
     if actions.is_empty() {
         return "the config has no actions".into();
     }
     let mut reasons: Vec<String> = actions
         .iter()
         .take(MAX_SHOWN_ACTIONS)
-        .map(|examined| {
+        .map(|judged| {
             format!(
                 "`{}`: {}",
-                one_line(&examined.action.name),
-                examined.reasons().join(", ")
+                one_line(&judged.action.name),
+                judged.reasons().join(", ")
             )
         })
         .collect();
@@ -81,24 +81,24 @@ impl JobConfig {
     }
 
     /// All actions, in the order of the file.
-    pub(crate) fn examine(&self, event: &Event) -> Vec<Examined<'_>> {
+    pub(crate) fn judge(&self, event: &Event) -> Vec<Judged<'_>> {
         self.actions
             .iter()
             .enumerate()
-            .map(|(index, action)| Examined {
+            .map(|(index, action)| Judged {
                 index,
                 action,
                 matchers: action
                     .matchers
                     .iter()
-                    .map(|matcher| matcher.examine(event))
+                    .map(|matcher| matcher.judge(event))
                     .collect(),
             })
             .collect()
     }
 }
 
-impl Examined<'_> {
+impl Judged<'_> {
     pub(crate) fn matches(&self) -> bool {
         self.matchers
             .iter()
@@ -144,7 +144,7 @@ impl EventMatcher {
                 .is_none_or(|filter| filter.holds(event))
     }
 
-    fn examine(&self, event: &Event) -> Vec<Condition> {
+    fn judge(&self, event: &Event) -> Vec<Condition> {
         let event_type = event.envelope.event_type.as_str();
         let mut conditions = vec![Condition {
             line: self.line,
@@ -160,7 +160,7 @@ impl EventMatcher {
             },
             holds: self.event_type.matches(event_type),
         }];
-        conditions.extend(self.filter.as_ref().map(|filter| filter.examine(event)));
+        conditions.extend(self.filter.as_ref().map(|filter| filter.judge(event)));
         conditions
     }
 }
@@ -185,7 +185,7 @@ impl JsonPathFilter {
         }
     }
 
-    fn examine(&self, event: &Event) -> Condition {
+    fn judge(&self, event: &Event) -> Condition {
         Condition {
             line: self.line,
             subject: one_line(&self.property.to_string()),
