@@ -62,6 +62,7 @@ mod keptn;
 
 mod init_container;
 mod telemetry;
+mod terminal;
 
 mod explain;
 mod lint;

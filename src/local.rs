@@ -89,8 +89,7 @@ impl Desk {
             volumes: Some(std::env::temp_dir()),
         });
         let serve = serve_settings(settings)?;
-        let namespace = serve.tasks.job_namespace.as_ref();
-        let namespace = namespace.map_or_else(|| NAMESPACE.to_owned(), ToString::to_string);
+        let namespace = serve.tasks.namespace(NAMESPACE);
         for (name, values) in &settings.secrets() {
             kubernetes.create_secret(&namespace, name, values);
         }

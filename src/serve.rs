@@ -114,15 +114,10 @@ impl Outside {
         client: Client,
         own_namespace: &str,
     ) -> anyhow::Result<Self> {
-        let job_namespace = settings
-            .tasks
-            .job_namespace
-            .as_ref()
-            .map(ToString::to_string);
         let events = &settings.keptn_event_endpoint;
         Ok(Self {
             client,
-            namespace: job_namespace.unwrap_or_else(|| own_namespace.to_owned()),
+            namespace: settings.tasks.namespace(own_namespace),
             identity: Identity::of_this_process(own_namespace, settings.pod_name.as_deref()),
             configuration_service: Http::connecting(
                 &settings.configuration_service,

@@ -9,6 +9,7 @@ use clap::Args;
 use reqwest::Url;
 
 use super::settings::{ServeSettings, TaskSettings, http_url, port};
+use crate::event::Event;
 use crate::job_config::fields::{EnvName, Image, ObjectName};
 use crate::local::event_file::{self, EventRequest};
 use crate::local::keptn::Repository;
@@ -209,18 +210,20 @@ impl EventSource {
         self.file == Path::new("-")
     }
 
-    /// The request that is meant, or what is wrong with the file.
-    pub(crate) fn read(&self) -> Result<EventRequest, String> {
+    /// The request that is meant with its event, or what is wrong with the file.
+    pub(crate) fn read(&self) -> Result<(EventRequest, Event), String> {
         let bytes = self
             .bytes()
             .map_err(|error| self.in_file(&error.to_string()))?;
         let requests = event_file::read(&bytes).map_err(|reason| self.in_file(&reason))?;
-        event_file::choose(requests, self.request.as_deref())
-            .map_err(|reason| self.in_file(&reason))
+        let request = event_file::choose(requests, self.request.as_deref())
+            .map_err(|reason| self.in_file(&reason))?;
+        let event = request.event().map_err(|reason| self.in_file(&reason))?;
+        Ok((request, event))
     }
 
     /// A reason with the file that it is about.
-    pub(crate) fn in_file(&self, reason: &str) -> String {
+    fn in_file(&self, reason: &str) -> String {
         format!("{}: {reason}", self.file.display())
     }
 

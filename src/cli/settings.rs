@@ -77,6 +77,14 @@ pub(crate) struct ServeSettings {
     pub(crate) log_format: Option<telemetry::Format>,
 }
 
+impl TaskSettings {
+    /// Where Jobs run; `own` is where this service does.
+    pub(crate) fn namespace(&self, own: &str) -> String {
+        let namespace = self.job_namespace.as_ref();
+        namespace.map_or_else(|| own.to_owned(), ToString::to_string)
+    }
+}
+
 impl ServeSettings {
     pub(crate) const MAX_BODY_BYTES: u32 = 1 << 20;
     pub(super) const MAX_ANSWER_BYTES: u32 = 60_000;

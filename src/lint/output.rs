@@ -8,9 +8,7 @@ use serde::Serialize;
 
 use crate::job_config::problem::{Problem, Severity};
 use crate::job_config::yaml::Span;
-
-/// What a terminal has at least.
-const WIDTH: usize = 80;
+use crate::terminal::{WIDTH, wrapped};
 
 /// Of a problem that is a whole block, so many lines are shown.
 const MAX_LINES: usize = 4;
@@ -163,7 +161,8 @@ impl Output {
         let colon = if problem.path.is_empty() { "" } else { ": " };
         let title = format!("{}{colon}{}", problem.path, problem.message);
         // The continued lines stand below the first word.
-        let group = Group::with_title(level.primary_title(wrapped(&title, "warning: ".len())));
+        let group =
+            Group::with_title(level.primary_title(wrapped(&title, "warning: ".len()).join("\n")));
         let group = match problem.place {
             None => group.element(Origin::path(file)),
             Some(place) => {
@@ -179,25 +178,12 @@ impl Output {
             Some(help) if help.contains('\n') => {
                 group.element(Level::HELP.message(help.trim_end()))
             }
-            Some(help) => group.element(Level::HELP.message(wrapped(help, "   = help: ".len()))),
+            Some(help) => {
+                group.element(Level::HELP.message(wrapped(help, "   = help: ".len()).join("\n")))
+            }
         };
         self.renderer().render(&[group])
     }
-}
-
-/// Broken at blanks so that it fits a terminal, `before` columns of which are taken.
-fn wrapped(text: &str, before: usize) -> String {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= WIDTH - before => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines.join("\n")
 }
 
 /// The lines of a place, and the bytes of them that are meant.

@@ -16,8 +16,7 @@ use crate::rules::Rules;
 
 /// Of a service with these settings that knows nothing of its own Pod.
 pub(crate) fn rules(settings: &ServeSettings) -> Rules {
-    let namespace = settings.tasks.job_namespace.as_ref();
-    let namespace = namespace.map_or_else(|| NAMESPACE.to_owned(), ToString::to_string);
+    let namespace = settings.tasks.namespace(NAMESPACE);
     Rules::of(settings, &namespace, &OwnPod::default())
 }
 
@@ -40,13 +39,9 @@ pub(crate) fn told(
         writeln!(err, "error: {reason}")?;
         Ok(Exit::BadInput)
     };
-    let request = match settings.event.read() {
-        Ok(request) => request,
+    let (_, event) = match settings.event.read() {
+        Ok(read) => read,
         Err(reason) => return bad_input(&reason),
-    };
-    let event = match request.event() {
-        Ok(event) => event,
-        Err(reason) => return bad_input(&settings.event.in_file(&reason)),
     };
     let repository = settings.resources.repository();
     let found = match repository.config(&event.envelope.scope) {

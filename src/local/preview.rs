@@ -109,7 +109,7 @@ fn tell_problems(event: &str, found: &FoundConfig, errors: &ConfigErrors, story:
 fn tell_actions(event: &str, explanation: &Explanation, story: &Story) {
     for action in &explanation.actions {
         let refused = action.tasks.iter().filter_map(|task| {
-            let reason = task.refused.as_deref()?.trim_end();
+            let reason = task.refused.as_deref()?;
             Some(format!(
                 "line {}: task `{}`: {reason}",
                 task.line, task.name

@@ -27,13 +27,9 @@ pub(crate) fn told(settings: &RunSettings, story: Story) -> anyhow::Result<RunRe
     let story = Arc::new(story);
     let began = Instant::now();
     let bad_input = |reason: &str| Ok(ended(&story, RunResult::BadInput, reason, began));
-    let request = match settings.event.read() {
-        Ok(request) => request,
+    let (request, event) = match settings.event.read() {
+        Ok(read) => read,
         Err(reason) => return bad_input(&reason),
-    };
-    let event = match request.event() {
-        Ok(event) => event,
-        Err(reason) => return bad_input(&settings.event.in_file(&reason)),
     };
     story.tell(&Told::event(&event));
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -108,7 +104,7 @@ async fn work(
     }
     let (jobs, _) = story.tasks();
     if jobs > 0 {
-        story.runs_over(1).await;
+        story.run_is_over().await;
     }
     // A run of silent actions has no answer that tells.
     let (_, failed) = story.tasks();

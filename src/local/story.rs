@@ -40,8 +40,8 @@ pub(crate) struct Story {
     /// Events that were told.
     told: AtomicUsize,
     tasks: Mutex<BTreeMap<String, Task>>,
-    /// Runs that are over.
-    over: watch::Sender<usize>,
+    /// Whether a run is over.
+    over: watch::Sender<bool>,
     sent: Mutex<VecDeque<Value>>,
 }
 
@@ -68,7 +68,7 @@ impl Story {
             out: Mutex::new(out),
             told: AtomicUsize::new(0),
             tasks: Mutex::default(),
-            over: watch::Sender::new(0),
+            over: watch::Sender::new(false),
             sent: Mutex::default(),
         }
     }
@@ -128,14 +128,10 @@ impl Story {
         (tasks.len(), failed.count())
     }
 
-    /// Waits until this many runs are over.
-    pub(crate) async fn runs_over(&self, count: usize) {
+    /// Waits until a run is over.
+    pub(crate) async fn run_is_over(&self) {
         // The sender lives as long as this does.
-        self.over
-            .subscribe()
-            .wait_for(|over| *over >= count)
-            .await
-            .ok();
+        self.over.subscribe().wait_for(|over| *over).await.ok();
     }
 
     fn job(&self, name: &str, before: Option<&Value>, job: &Value) {
@@ -178,7 +174,7 @@ impl Story {
         }
         let reported = |job: &Value| job["metadata"]["labels"][names::REPORTED] == "true";
         if task.first && reported(job) && !before.is_some_and(reported) {
-            self.over.send_modify(|over| *over += 1);
+            self.over.send_replace(true);
         }
     }
 

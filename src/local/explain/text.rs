@@ -3,7 +3,6 @@
 
 use std::path::Path;
 
-use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
 
 use super::yaml;
@@ -11,10 +10,7 @@ use crate::event::{Envelope, Event};
 use crate::explain::{ActionExplained, Explanation, Outcome, TaskExplained, VariableExplained};
 use crate::job_config::problem::one_line;
 use crate::local::story::Format;
-
-const GOOD: Style = AnsiColor::Green.on_default().bold();
-const BAD: Style = AnsiColor::Red.on_default().bold();
-const TITLE: Style = Style::new().bold();
+use crate::terminal::{BAD, GOOD, TITLE};
 
 /// Of one value of a variable.
 const MAX_VALUE_CHARS: usize = 200;
@@ -120,10 +116,7 @@ fn task(task: &TaskExplained, lines: &mut Vec<String>) {
         one_line(&task.image)
     ));
     if let Some(reason) = &task.refused {
-        lines.push(format!(
-            "    {BAD}refused{BAD:#}: {}",
-            one_line(reason.trim_end())
-        ));
+        lines.push(format!("    {BAD}refused{BAD:#}: {}", one_line(reason)));
     }
     variables(&task.env, lines);
 }

@@ -1,19 +1,14 @@
 //! The story for people, at 80 columns.
 
-use anstyle::{AnsiColor, Style};
+use anstyle::Style;
 use serde_json::Value;
 
-use crate::job_config::problem::one_line;
-
 use super::{RunResult, TaskResult, Told};
+use crate::job_config::problem::one_line;
+use crate::terminal::{BAD, FAINT, GOOD, TITLE, wrapped};
 
-const GOOD: Style = AnsiColor::Green.on_default().bold();
-const BAD: Style = AnsiColor::Red.on_default().bold();
-const TITLE: Style = Style::new().bold();
-const FAINT: Style = Style::new().dimmed();
-
-/// 80 less an indentation of 2.
-const WIDTH: usize = 78;
+/// Before each line below a title.
+const INDENTATION: usize = 2;
 
 /// Of the message of an answer; `--output json` has all.
 const MAX_MESSAGE_LINES: usize = 12;
@@ -208,27 +203,11 @@ fn sent(event: &Value, of_several: bool) -> String {
 }
 
 fn indented(text: &str, style: Style) -> String {
-    let lines = wrapped(text);
+    let lines = wrapped(text, INDENTATION);
     lines
         .iter()
         .map(|line| format!("  {}\n", styled(style, line)))
         .collect()
-}
-
-/// At blanks, so that a line fits where there is one to break it at.
-fn wrapped(text: &str) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let last = lines.last_mut().filter(|line| {
-            line.is_empty() || line.chars().count() + 1 + word.chars().count() <= WIDTH
-        });
-        match last {
-            Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) => line.push_str(&format!(" {word}")),
-            None => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 fn count(tasks: usize) -> String {

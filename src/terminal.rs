@@ -1,0 +1,26 @@
+//! What a terminal shows to people: its width, and the styles that mean the same in every command.
+
+use anstyle::{AnsiColor, Style};
+
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
+pub(crate) const TITLE: Style = Style::new().bold();
+pub(crate) const FAINT: Style = Style::new().dimmed();
+
+/// What a terminal has at least.
+pub(crate) const WIDTH: usize = 80;
+
+/// Lines broken at blanks so that each fits a terminal, `before` columns of which are taken.
+pub(crate) fn wrapped(text: &str, before: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= WIDTH - before => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
