@@ -216,7 +216,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "  - name: a
     ON_TEST
     tasks:
-      - {name: one, image: BUSYBOX, maxPollDuration: 12,
+      - {name: one, image: BUSYBOX, maxPollDuration: 30,
          cmd: [sh, -c, 'trap \"sleep 2; exit 143\" TERM; echo so far; sleep 1000 & wait']}
       - {name: two, image: BUSYBOX, cmd: [echo, never]}",
     ),
