@@ -49,7 +49,13 @@ impl Kubernetes {
             Some(running) => {
                 running.limit.send_replace(limit(job));
             }
-            None if wants_pod(job) && !self.stop.is_cancelled() => {
+            // As it is by now: on another thread it may have ended since, and its work with it.
+            None if state
+                .objects
+                .get(key)
+                .is_some_and(|now| wants_pod(now, uid))
+                && !self.stop.is_cancelled() =>
+            {
                 let running = Running {
                     uid: uid.to_owned(),
                     stop: self.stop.child_token(),
@@ -320,8 +326,8 @@ fn limit(job: &Value) -> Option<u64> {
     job["spec"]["activeDeadlineSeconds"].as_u64()
 }
 
-fn wants_pod(job: &Value) -> bool {
-    job["spec"]["suspend"] != true && !has_ended(job)
+fn wants_pod(job: &Value, uid: &str) -> bool {
+    job["metadata"]["uid"] == uid && job["spec"]["suspend"] != true && !has_ended(job)
 }
 
 fn conditions(job: &Value) -> &[Value] {
@@ -334,4 +340,68 @@ fn has_ended(job: &Value) -> bool {
     conditions(job)
         .iter()
         .any(|condition| matches!(text(&condition["type"]), "Complete" | "Failed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+    use jiff::Timestamp;
+
+    use super::super::{Container, Exit, Observer, Output, Parts, Runtime};
+    use super::*;
+
+    #[derive(Default)]
+    struct Counts(AtomicUsize);
+
+    impl Runtime for Counts {
+        fn run<'a>(
+            &'a self,
+            _container: &'a Container,
+            _output: &'a Output,
+            _stop: &'a CancellationToken,
+        ) -> BoxFuture<'a, Exit> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            async { Exit::Code(0) }.boxed()
+        }
+    }
+
+    struct Blind;
+
+    impl Observer for Blind {
+        fn changed(&self, _change: &Change) {}
+        fn printed(&self, _container: &Container, _bytes: &[u8]) {}
+    }
+
+    #[tokio::test]
+    async fn what_is_told_late_of_a_job_runs_it_no_second_time() {
+        let runtime = Arc::new(Counts::default());
+        let cluster = Kubernetes::new(Parts {
+            runtime: runtime.clone(),
+            observer: Arc::new(Blind),
+            clock: Timestamp::now,
+            settling: Duration::ZERO,
+            volumes: None,
+        });
+        let key = Key::new(Resource::Jobs, "default", "once");
+        let container = json!({"name": "one", "image": "none"});
+        let job = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+        let created = cluster.create(&key, job).ok();
+        let created = created.expect("there is no other");
+        let mut changes = cluster.changes();
+        let ended = changes.wait_for(|_| cluster.get(&key).is_some_and(|job| has_ended(&job)));
+        ended.await.expect("the cluster is there");
+        tokio::task::yield_now().await;
+        cluster.control(&Change {
+            version: 1,
+            key,
+            before: None,
+            after: Some(created),
+        });
+        cluster.tasks.close();
+        cluster.tasks.wait().await;
+        assert_eq!(runtime.0.load(Ordering::Relaxed), 1);
+    }
 }
