@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::cluster::manifest::{self, Start};
 use crate::event::Event;
-use crate::job_config::fields::EnvVar;
+use crate::job_config::fields::{EnvVar, KeyRef};
 use crate::job_config::matching::{Condition, Judged};
 use crate::job_config::problem::ConfigErrors;
 use crate::job_config::reader;
@@ -77,6 +77,8 @@ pub(crate) enum Outcome {
     Ignored(String),
     /// All keys of this Secret.
     Secret(String),
+    /// One key of a Secret or `ConfigMap`.
+    Key(KeyRef),
 }
 
 /// Examines a config for an event, as `serve` with these rules does.
@@ -197,6 +199,13 @@ fn variables(task: &Task, resolver: &Resolver<'_>) -> Vec<VariableExplained> {
         let value = match resolver.value(entry) {
             Err(error) => Outcome::Error(error),
             Ok(Resolved::Secret(secret)) => Outcome::Secret(secret),
+            Ok(Resolved::Key(_)) if resolver.is_keptns(&entry.name) => {
+                Outcome::Ignored("Keptn's value stays".into())
+            }
+            Ok(Resolved::Key(_)) if replaced => {
+                Outcome::Ignored("a later entry replaces it".into())
+            }
+            Ok(Resolved::Key(key)) => Outcome::Key(key),
             Ok(Resolved::Value(_)) if resolver.is_keptns(&entry.name) => {
                 Outcome::Ignored("Keptn's value stays".into())
             }
@@ -216,6 +225,7 @@ fn variables(task: &Task, resolver: &Resolver<'_>) -> Vec<VariableExplained> {
                 EnvVar::Event { path, .. } => path.to_string(),
                 EnvVar::Literal(_) => "a text".into(),
                 EnvVar::Secret(_) => "a Secret".into(),
+                EnvVar::Key(_) => "a key".into(),
             },
             value,
         });
@@ -251,7 +261,10 @@ impl Explanation {
                 .iter()
                 .filter_map(move |variable| match &variable.value {
                     Outcome::Secret(secret) => Some((task, secret.as_str())),
-                    Outcome::Value(_) | Outcome::Error(_) | Outcome::Ignored(_) => None,
+                    Outcome::Value(_)
+                    | Outcome::Error(_)
+                    | Outcome::Ignored(_)
+                    | Outcome::Key(_) => None,
                 })
         })
     }

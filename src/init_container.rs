@@ -75,7 +75,7 @@ pub(crate) async fn fetch(
         say,
     };
     for file in &settings.files {
-        fetcher.copy(file).await?;
+        fetcher.copy(&file.path).await?;
     }
     Ok(())
 }

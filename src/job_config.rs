@@ -8,6 +8,7 @@ pub(crate) mod fields;
 pub(crate) mod first_formats;
 pub(crate) mod json_path;
 pub(crate) mod matching;
+pub(crate) mod pod_parts;
 pub(crate) mod problem;
 pub(crate) mod reader;
 mod task_fields;
@@ -19,10 +20,11 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use fields::{
-    EnvName, EnvVar, ImagePullPolicy, ObjectName, ResourceUri, Resources, SecurityContext,
-    TtlSeconds,
+    EnvFrom, EnvName, EnvVar, FileEntry, ImagePullPolicy, ObjectName, OnFailure, Quantity,
+    Resources, ResultFile, Retries, SecurityContext, TtlSeconds,
 };
 use json_path::JsonPath;
+use pod_parts::PodParts;
 
 /// What editors check and complete a config of `apiVersion: v2` with.
 pub(crate) const SCHEMA: &str = include_str!("job_config/schema.json");
@@ -124,8 +126,9 @@ pub(crate) struct Task {
     pub(crate) cmd: Vec<String>,
     pub(crate) args: Vec<String>,
     pub(crate) working_dir: Option<String>,
-    pub(crate) files: Vec<ResourceUri>,
+    pub(crate) files: Vec<FileEntry>,
     pub(crate) env: Vec<EnvEntry>,
+    pub(crate) env_from: Vec<EnvFrom>,
     /// Present, even empty, it replaces all default resources.
     pub(crate) resources: Option<Resources>,
     /// Seconds that the Job may take.
@@ -136,6 +139,14 @@ pub(crate) struct Task {
     pub(crate) security_context: SecurityContext,
     pub(crate) service_account: Option<String>,
     pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) retries: Retries,
+    pub(crate) on_failure: OnFailure,
+    /// Runs although a task of its action before it failed.
+    pub(crate) always: bool,
+    pub(crate) result_file: Option<ResultFile>,
+    /// Of /keptn.
+    pub(crate) empty_dir_size_limit: Option<Quantity>,
+    pub(crate) pod: PodParts,
     pub(crate) line: u32,
 }
 

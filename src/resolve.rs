@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::event::Event;
-use crate::job_config::fields::{EnvName, EnvVar, Render, Resources};
+use crate::job_config::fields::{EnvName, EnvVar, KeyRef, Render, Resources};
 use crate::job_config::json_path::Found;
 use crate::job_config::{Action, EnvEntry, Task};
 use crate::policy::Policy;
-use crate::run::{Run, RunAction, RunId, RunTask, Variable, Work, job_name};
+use crate::run::{KeyVariable, Run, RunAction, RunId, RunTask, Variable, Work, job_name};
 
 /// As the original waited.
 const DEFAULT_TIME_LIMIT: u32 = 300;
@@ -63,12 +63,14 @@ pub(crate) enum Resolved {
     Value(String),
     /// The name of a Secret whose keys become variables.
     Secret(String),
+    Key(KeyRef),
 }
 
 /// What becomes of the variables of a task.
 #[derive(Default)]
 struct Environment {
     variables: Vec<Variable>,
+    keys: Vec<KeyVariable>,
     secrets: Vec<String>,
 }
 
@@ -159,13 +161,11 @@ impl<'a> Resolver<'a> {
             cmd: task.cmd.clone(),
             args: task.args.clone(),
             working_dir: task.working_dir.clone(),
-            files: task
-                .files
-                .iter()
-                .map(|file| file.as_str().to_owned())
-                .collect(),
+            files: task.files.clone(),
             env: environment.variables,
+            keys: environment.keys,
             secrets: environment.secrets,
+            env_from: task.env_from.clone(),
             resources: task
                 .resources
                 .clone()
@@ -179,6 +179,13 @@ impl<'a> Resolver<'a> {
                 .or_else(|| defaults.service_account.clone())
                 .filter(|account| !account.is_empty()),
             annotations: task.annotations.clone(),
+            namespace: task.namespace.clone(),
+            retries: task.retries,
+            on_failure: task.on_failure,
+            always: task.always,
+            result_file: task.result_file.clone(),
+            empty_dir_size_limit: task.empty_dir_size_limit.clone(),
+            pod: task.pod.clone(),
         })
     }
 
@@ -189,7 +196,7 @@ impl<'a> Resolver<'a> {
         let reserved = keptn.len();
         let mut environment = Environment {
             variables: keptn,
-            secrets: Vec::new(),
+            ..Environment::default()
         };
         for entry in &task.env {
             let name = &entry.name;
@@ -199,7 +206,12 @@ impl<'a> Resolver<'a> {
                     environment.secrets.push(secret);
                     continue;
                 }
+                Resolved::Key(key) => {
+                    environment.takes_key(name, key, reserved);
+                    continue;
+                }
             };
+            environment.keys.retain(|of| of.name != name.as_str());
             self.within_bounds(name, &value)
                 .map_err(|error| format!("could not add env with name {name}: {error}"))?;
             let keptns = &environment.variables[..reserved];
@@ -224,6 +236,7 @@ impl<'a> Resolver<'a> {
                 })?;
                 Ok(Resolved::Secret(secret.as_str().to_owned()))
             }
+            EnvVar::Key(key) => Ok(Resolved::Key(key.clone())),
             EnvVar::Event { path, render } => path
                 .find(&self.event.document)
                 .map_err(|error| error.to_string())
@@ -264,6 +277,24 @@ impl<'a> Resolver<'a> {
             format!("the variables of all tasks take more than {MAX_VARIABLES_BYTES} bytes")
         })?;
         Ok(())
+    }
+}
+
+impl Environment {
+    /// In a Pod the last of a name counts; what the kubelet fills in stands before all texts, so that they
+    /// see it. The first `reserved` texts stay.
+    fn takes_key(&mut self, name: &EnvName, key: KeyRef, reserved: usize) {
+        let name = name.as_str();
+        let is_keptns = |variable: &Variable| variable.name == name;
+        if self.variables[..reserved].iter().any(is_keptns) {
+            return;
+        }
+        self.variables.retain(|variable| variable.name != name);
+        self.keys.retain(|of| of.name != name);
+        self.keys.push(KeyVariable {
+            name: name.to_owned(),
+            key,
+        });
     }
 }
 

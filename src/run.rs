@@ -17,7 +17,11 @@ use serde::{Deserialize, Serialize};
 use sha3::{Digest, Sha3_224};
 
 use crate::event::Envelope;
-use crate::job_config::fields::{ImagePullPolicy, Resources, SecurityContext};
+use crate::job_config::fields::{
+    EnvFrom, FileEntry, ImagePullPolicy, KeyRef, ObjectName, OnFailure, Quantity, Resources,
+    ResultFile, Retries, SecurityContext,
+};
+use crate::job_config::pod_parts::PodParts;
 
 /// Kubernetes allows 256 KiB for all annotations of an object; the task's own need room too.
 const MAX_RECORD_BYTES: usize = 224 << 10;
@@ -124,11 +128,17 @@ pub(crate) struct RunTask {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) working_dir: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) files: Vec<String>,
+    pub(crate) files: Vec<FileEntry>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) env: Vec<Variable>,
+    /// Variables of which the kubelet knows the value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) keys: Vec<KeyVariable>,
+    /// Secrets whose keys all become variables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) secrets: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) env_from: Vec<EnvFrom>,
     pub(crate) resources: Resources,
     /// Seconds.
     pub(crate) time_limit: u32,
@@ -140,6 +150,32 @@ pub(crate) struct RunTask {
     pub(crate) service_account: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) annotations: BTreeMap<String, String>,
+    /// Where it is not the one in which Jobs run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) namespace: Option<ObjectName>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) retries: Retries,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) on_failure: OnFailure,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) always: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) result_file: Option<ResultFile>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) empty_dir_size_limit: Option<Quantity>,
+    #[serde(default, skip_serializing_if = "PodParts::is_empty")]
+    pub(crate) pod: PodParts,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// A variable with the value of one key of an object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeyVariable {
+    pub(crate) name: String,
+    pub(crate) key: KeyRef,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -299,15 +335,24 @@ pub(crate) mod tests {
                     cmd: vec!["x".into()],
                     args: vec![],
                     working_dir: None,
-                    files: vec!["f".into()],
+                    files: vec![FileEntry::parse_argument("/f").unwrap()],
                     env,
+                    keys: vec![],
                     secrets: vec![],
+                    env_from: vec![],
                     resources: Resources::default(),
                     time_limit: 300,
                     ttl: 21_600,
                     security_context: SecurityContext::default(),
                     service_account: None,
                     annotations: BTreeMap::new(),
+                    namespace: None,
+                    retries: Retries::default(),
+                    on_failure: OnFailure::default(),
+                    always: false,
+                    result_file: None,
+                    empty_dir_size_limit: None,
+                    pod: PodParts::default(),
                 }]),
             }],
         }

@@ -4,7 +4,7 @@ use clap::Args;
 use reqwest::Url;
 use secrecy::SecretString;
 
-use crate::job_config::fields::{Image, ObjectName, Quantity, ResourceUri};
+use crate::job_config::fields::{FileEntry, Image, ObjectName, Quantity};
 use crate::lint::output;
 use crate::policy::ImageAllowList;
 use crate::telemetry;
@@ -183,9 +183,10 @@ pub(crate) struct LintSettings {
 #[derive(Debug, Args)]
 #[command(next_line_help = true)]
 pub(crate) struct InitSettings {
-    /// A file or directory of the Keptn service; once for each.
-    #[arg(long = "file", value_name = "PATH", required = true, value_parser = ResourceUri::parse)]
-    pub(crate) files: Vec<ResourceUri>,
+    /// A file or directory of the Keptn service, or of its stage (`stage:/PATH`) or project
+    /// (`project:/PATH`); once for each.
+    #[arg(long = "file", value_name = "PATH", required = true, value_parser = FileEntry::parse_argument)]
+    pub(crate) files: Vec<FileEntry>,
 
     /// Directory to write to.
     #[arg(long, value_name = "DIRECTORY", default_value = "/keptn")]

@@ -227,7 +227,7 @@ fn init_container(
         .task
         .files
         .iter()
-        .map(|file| format!("--file=/{}", literal(file)));
+        .map(|file| format!("--file={}", literal(&file.to_string())));
     Container {
         name: init_container_name(job_name),
         image: Some(settings.image.clone()),

@@ -94,6 +94,151 @@ impl ResourceUri {
 
 shown_as_text!(ResourceUri);
 
+/// Where in Keptn's repository a resource is looked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Level {
+    #[default]
+    Service,
+    Stage,
+    Project,
+}
+
+impl Level {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Stage => "stage",
+            Self::Project => "project",
+        }
+    }
+}
+
+/// An entry of `files`: a file, a directory, or a pattern with `*`, `**`, `?` and `[ab]` for either.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenFile", into = "WrittenFile")]
+pub(crate) struct FileEntry {
+    pub(crate) path: ResourceUri,
+    pub(crate) level: Level,
+}
+
+/// Files of the service are texts, as they were before there were others.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum WrittenFile {
+    OfService(String),
+    Of { path: String, level: Level },
+}
+
+impl TryFrom<WrittenFile> for FileEntry {
+    type Error = String;
+
+    fn try_from(written: WrittenFile) -> Result<Self, String> {
+        let (path, level) = match written {
+            WrittenFile::OfService(path) => (path, Level::Service),
+            WrittenFile::Of { path, level } => (path, level),
+        };
+        let path = ResourceUri::parse(&format!("/{path}"))?;
+        Ok(Self { path, level })
+    }
+}
+
+impl From<FileEntry> for WrittenFile {
+    fn from(FileEntry { path, level }: FileEntry) -> Self {
+        match level {
+            Level::Service => Self::OfService(path.0),
+            Level::Stage | Level::Project => Self::Of {
+                path: path.0,
+                level,
+            },
+        }
+    }
+}
+
+impl FileEntry {
+    /// As an argument of the init container, see its [`Display`](fmt::Display).
+    pub(crate) fn parse_argument(text: &str) -> Result<Self, String> {
+        let [stage, project] = [Level::Stage, Level::Project].map(|level| {
+            let path = text.strip_prefix(level.name())?.strip_prefix(':')?;
+            path.starts_with('/').then_some((path, level))
+        });
+        let (path, level) = stage.or(project).unwrap_or((text, Level::Service));
+        let path = ResourceUri::parse(path)?;
+        Ok(Self { path, level })
+    }
+}
+
+/// `/helm`, `stage:/helm`, `project:/helm`.
+impl fmt::Display for FileEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.level {
+            Level::Service => write!(f, "/{}", self.path),
+            level => write!(f, "{}:/{}", level.name(), self.path),
+        }
+    }
+}
+
+/// `resultFile`: a file below /keptn that the task writes, a JSON object that becomes part of the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct ResultFile(String);
+
+impl ResultFile {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let below = text.strip_prefix("/keptn/").filter(|name| {
+            !name.is_empty() && !name.ends_with('/') && ResourceUri::parse(name).is_ok()
+        });
+        if below.is_some() {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!(
+            "`{text}` is no file below /keptn, expected one such as `/keptn/.result.json`"
+        ))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+shown_as_text!(ResultFile);
+
+/// What a task that failed means for its run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum OnFailure {
+    /// The action ends, and the run has errored.
+    #[default]
+    Fail,
+    /// The action goes on, and the result is `warning`.
+    Warn,
+}
+
+/// `retries`: how often a task that failed is started again; Kubernetes waits 10, 20, 40, … seconds, at
+/// most 6 minutes, before each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Retries(u8);
+
+impl Retries {
+    /// The pauses before 10 retries take about half an hour.
+    pub(crate) const MAX: u8 = 10;
+
+    pub(crate) fn new(number: i128) -> Result<Self, String> {
+        u8::try_from(number)
+            .ok()
+            .filter(|retries| *retries <= Self::MAX)
+            .map(Self)
+            .ok_or_else(|| format!("expected a whole number from 0 to {}", Self::MAX))
+    }
+}
+
+impl From<Retries> for u8 {
+    fn from(retries: Retries) -> Self {
+        retries.0
+    }
+}
+
 /// Undoes every layer of percent-encoding: servers decode once or twice.
 fn fully_decoded(path: &str) -> String {
     let mut text = path.to_ascii_lowercase();
@@ -185,9 +330,23 @@ impl EnvName {
 shown_as_text!(EnvName);
 
 /// The name of a Kubernetes object such as a Secret: RFC 1123 subdomain, at most 253 characters.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub(crate) struct ObjectName(String);
+
+impl TryFrom<String> for ObjectName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+    }
+}
+
+impl From<ObjectName> for String {
+    fn from(name: ObjectName) -> Self {
+        name.0
+    }
+}
 
 impl ObjectName {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
@@ -253,12 +412,51 @@ impl<'de> Deserialize<'de> for Quantity {
     }
 }
 
-/// A path of the event, or a text, or a Secret whose keys all become variables.
+/// A path of the event, a text, a Secret whose keys all become variables, or one key of an object.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum EnvVar {
     Event { path: JsonPath, render: Render },
     Literal(String),
     Secret(ObjectName),
+    Key(KeyRef),
+}
+
+/// What holds values under keys, in the task's namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum KeyHolder {
+    Secret(ObjectName),
+    ConfigMap(ObjectName),
+}
+
+impl fmt::Display for KeyHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Secret(name) => write!(f, "Secret {name}"),
+            Self::ConfigMap(name) => write!(f, "ConfigMap {name}"),
+        }
+    }
+}
+
+/// `valueFrom: {secretKeyRef: {name, key, optional}}`, or `configMapKeyRef`, as in a Pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeyRef {
+    pub(crate) of: KeyHolder,
+    pub(crate) key: String,
+    /// Without the object or the key there is no variable, and the task runs all the same.
+    #[serde(default)]
+    pub(crate) optional: bool,
+}
+
+/// An entry of `envFrom`, as in a Pod: all keys of an object become variables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EnvFrom {
+    pub(crate) of: KeyHolder,
+    /// Put before each key; may be empty.
+    #[serde(default)]
+    pub(crate) prefix: String,
+    #[serde(default)]
+    pub(crate) optional: bool,
 }
 
 /// How a value of the event becomes the text of a variable.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::fields::{
-    Amounts, Capabilities, Image, Quantity, ResourceUri, Resources, SeccompProfile,
-    SecurityContext, check_annotation,
+    Amounts, Capabilities, FileEntry, Image, Level, Quantity, ResourceUri, Resources,
+    SeccompProfile, SecurityContext, check_annotation,
 };
 use super::problem::{Problem, Problems};
 use super::reader::value::{Fields, Keys, Value};
@@ -33,11 +33,15 @@ pub(super) fn image(fields: &Fields<'_>, problems: &mut Problems) -> String {
         .map_or_else(String::new, |image| image.to_string())
 }
 
-pub(super) fn files(fields: &Fields<'_>, problems: &mut Problems) -> Vec<ResourceUri> {
+pub(super) fn files(fields: &Fields<'_>, problems: &mut Problems) -> Vec<FileEntry> {
     fields
         .list("files", "a list", problems)
         .iter()
         .filter_map(|file| file.parsed(ResourceUri::parse, problems))
+        .map(|path| FileEntry {
+            path,
+            level: Level::Service,
+        })
         .collect()
 }
 

@@ -191,6 +191,7 @@ fn task_v2(value: &Value<'_>, paths: &mut Paths, problems: &mut Problems) -> Opt
             .map(|annotations| task_fields::annotations(&annotations, problems))
             .unwrap_or_default(),
         line: value.line(),
+        ..Task::default()
     })
 }
 

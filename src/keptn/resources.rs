@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::{Http, SendError};
 use crate::event::EventScope;
+pub(crate) use crate::job_config::fields::Level;
 
 /// Connections at once; more events wait here, not in the configuration service.
 const MAX_REQUESTS: usize = 64;
@@ -19,14 +20,6 @@ const PAGE_SIZE: &str = "50";
 
 /// A directory with more entries is nobody's; it bounds what a server can make us keep.
 const MAX_LISTED: usize = 100_000;
-
-/// Where in Keptn a resource is looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Level {
-    Service,
-    Stage,
-    Project,
-}
 
 pub(crate) struct Resources {
     http: Http,

@@ -143,7 +143,7 @@ impl Warnings<'_> {
             let at = format!("{path}.env[{index}].value");
             match &entry.source {
                 EnvVar::Event { path, .. } => self.path(&at, path),
-                EnvVar::Secret(_) => {}
+                EnvVar::Secret(_) | EnvVar::Key(_) => {}
                 EnvVar::Literal(text) => {
                     lost.extend(missing(text).into_iter().map(|file| (at.clone(), file)));
                     if looks_like_a_path(text) {

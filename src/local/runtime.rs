@@ -18,7 +18,7 @@ use super::keptn::Keptn;
 use super::kubernetes::{Container, Exit, Output, Part, Runtime};
 use crate::cli::InitSettings;
 use crate::init_container;
-use crate::job_config::fields::ResourceUri;
+use crate::job_config::fields::FileEntry;
 
 /// The image of the init container; nobody pulls it.
 pub(crate) const OWN_IMAGE: &str = "job-executor-service";
@@ -139,7 +139,7 @@ fn init_settings(container: &Container) -> Result<InitSettings, String> {
         .args
         .iter()
         .filter_map(|arg| arg.strip_prefix("--file="))
-        .map(ResourceUri::parse)
+        .map(FileEntry::parse_argument)
         .collect::<Result<_, _>>()?;
     let mount = container.mounts.first().ok_or("the Pod has no volume")?;
     let configuration_service = value("CONFIGURATION_SERVICE").unwrap_or_default();

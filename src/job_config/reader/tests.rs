@@ -16,7 +16,7 @@ fn the_config_of_the_first_readme_is_read() {
     assert!(read.warnings.is_empty());
     let task = &read.config.actions[0].tasks[0];
     assert_eq!(task.cmd, ["locust", "-f", "/keptn/locust/basic.py"]);
-    assert_eq!(task.files[1].as_str(), "locust/import.py");
+    assert_eq!(task.files[1].path.as_str(), "locust/import.py");
 }
 
 #[test]

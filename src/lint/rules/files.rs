@@ -1,11 +1,11 @@
 //! Paths below /keptn in a text, against the files that the task has there.
 
-use crate::job_config::fields::ResourceUri;
+use crate::job_config::fields::FileEntry;
 
 const DIRECTORY: &str = "/keptn";
 
 /// The paths below /keptn that no entry of `files` brings; the empty one is /keptn itself.
-pub(super) fn missing(text: &str, files: &[ResourceUri]) -> Vec<String> {
+pub(super) fn missing(text: &str, files: &[FileEntry]) -> Vec<String> {
     let mut missing: Vec<String> = mentioned(text)
         .into_iter()
         .filter(|path| !files.iter().any(|file| brings(file, path)))
@@ -16,8 +16,8 @@ pub(super) fn missing(text: &str, files: &[ResourceUri]) -> Vec<String> {
 }
 
 /// An entry may be the file, a directory above it, or something below a directory that is mentioned.
-fn brings(file: &ResourceUri, path: &[&str]) -> bool {
-    let file: Vec<&str> = segments(file.as_str()).collect();
+fn brings(file: &FileEntry, path: &[&str]) -> bool {
+    let file: Vec<&str> = segments(file.path.as_str()).collect();
     file.iter().zip(path).all(|(one, other)| one == other)
 }
 
@@ -66,9 +66,9 @@ mod tests {
 
     #[test]
     fn a_mentioned_file_is_brought_by_itself_or_its_directory() {
-        let files = |uris: &[&str]| -> Vec<ResourceUri> {
+        let files = |uris: &[&str]| -> Vec<FileEntry> {
             uris.iter()
-                .map(|uri| ResourceUri::parse(uri).unwrap())
+                .map(|uri| FileEntry::parse_argument(uri).unwrap())
                 .collect()
         };
         for (text, uris, lost) in [

@@ -128,6 +128,7 @@ fn variables(variables: &[VariableExplained], lines: &mut Vec<String>) {
             Outcome::Error(error) => format!("{BAD}{}{BAD:#}", one_line(error)),
             Outcome::Ignored(reason) => format!("ignored, {reason}"),
             Outcome::Secret(secret) => format!("all keys of the Secret {secret}"),
+            Outcome::Key(key) => format!("`{}` of the {}", one_line(&key.key), key.of),
         };
         let source = match variable.line {
             Some(line) => format!("  ({}, line {line})", one_line(&variable.source)),
