@@ -19,6 +19,7 @@ use crate::cluster::{Cluster, Sighting};
 use crate::event::Event;
 use crate::event::answer::Verdict;
 use crate::executor::{Begun, Claim, Runs};
+use crate::job_config::fields::OnFailure;
 use crate::job_config::matching::why_none;
 use crate::job_config::problem::ConfigErrors;
 use crate::job_config::reader::{self, CONFIG_URI};
@@ -324,6 +325,7 @@ impl Admission {
             if !action.silent {
                 reports.push(TaskReport {
                     task: task.clone(),
+                    on_failure: OnFailure::Fail,
                     ending: Ending::Failed(reason.clone()),
                     logs: Vec::new(),
                 });

@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::local::story::RunResult;
@@ -57,6 +58,18 @@ enum Command {
     },
     /// Put the files of one task into /keptn (what a Job's init container does).
     Init(Box<InitSettings>),
+}
+
+impl Command {
+    fn tasks(&self) -> Option<&TaskSettings> {
+        match self {
+            Self::Serve(settings) => Some(&settings.tasks),
+            Self::Run(settings) => Some(&settings.desk.tasks),
+            Self::Dev(settings) => Some(&settings.desk.tasks),
+            Self::Explain(settings) => Some(settings.tasks()),
+            Self::Lint(_) | Self::Schema | Self::Completions { .. } | Self::Init(_) => None,
+        }
+    }
 }
 
 const RUN_HELP: &str = "\
@@ -184,7 +197,11 @@ fn schema() -> anyhow::Result<()> {
 
 fn command() -> Result<Cli, clap::Error> {
     let matches = unset_where_empty(Cli::command()).try_get_matches()?;
-    Cli::from_arg_matches(&matches)
+    let cli = Cli::from_arg_matches(&matches)?;
+    match cli.command.tasks().map(TaskSettings::check) {
+        Some(Err(error)) => Err(Cli::command().error(ErrorKind::ArgumentConflict, error)),
+        Some(Ok(())) | None => Ok(cli),
+    }
 }
 
 /// Manifests often set a variable to nothing; that is the default, not a wrong value.
@@ -338,7 +355,7 @@ mod tests {
         error: invalid value 'localhost:8080' for '--configuration-service <CONFIGURATION_SERVICE>': expected an address such as `http://localhost:8080/path`
         error: invalid value 'x' for '--keptn-event-endpoint <KEPTN_EVENT_ENDPOINT>': relative URL without a base, expected an address such as `http://localhost:8080/path`
         error: invalid value 'lots' for '--default-resource-limits-cpu <DEFAULT_RESOURCE_LIMITS_CPU>': `lots` is no quantity, expected one such as `1`, `50m`, `128Mi` or `1.5Gi`
-        error: invalid value 'a[' for '--allowed-image-list <ALLOWED_IMAGE_LIST>': `a[` is no pattern for images (unclosed character class; missing ']'), expected one such as `registry.example.com/*`
+        error: invalid value 'a[' for '--allowed-image-list <ALLOWED_IMAGE_LIST>': `a[` is no pattern (unclosed character class; missing ']'), expected names with `*`, `?`, `[ab]` or `[!a]`, such as `registry.example.com/*`
         error: invalid value 'maybe' for '--allow-privileged-jobs <ALLOW_PRIVILEGED_JOBS>'
         error: invalid value '5m' for '--task-deadline-seconds <TASK_DEADLINE_SECONDS>': expected a whole number of seconds, 0 for none
         error: invalid value '-x' for '--full-deployment-name <FULL_DEPLOYMENT_NAME>': expected at most 63 letters, digits, `-`, `_` and `.`, a letter or digit at both ends

@@ -5,9 +5,9 @@
 //! the next process, and arrives at the same answer.
 
 mod runs;
+mod task_result;
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
@@ -18,7 +18,8 @@ use tracing::{Instrument, info, warn};
 
 use crate::cluster::{Cluster, Progress, Refused, Start, TaskEnd, Told};
 use crate::event::Envelope;
-use crate::event::answer::{self, Answer, TimeFrame, Verdict};
+use crate::event::answer::{self, Answer, Section, TimeFrame, Verdict};
+use crate::job_config::fields::OnFailure;
 use crate::keptn::answers::{Answers, Sent};
 use crate::keptn::event_store::Stored;
 use crate::report::{self, ContainerLog, Ending, TaskReport};
@@ -26,10 +27,14 @@ use crate::run::{Place, Run, RunAction, Work};
 use crate::slots::Turn;
 
 pub(crate) use runs::{Begun, Claim, Runs};
+use task_result::Results;
 
 /// Keptn 0.8.2 needs `.started` stored before it sees `.finished`: where they arrive together, the
 /// finished one overtakes and waits 2 to 3 seconds for its next try.
 const BETWEEN_ANSWERS: Duration = Duration::from_millis(500);
+
+/// Results of tasks get half of an answer at most, the logs need room too.
+const RESULTS_SHARE: usize = 2;
 
 /// A run may have hundreds of Jobs.
 const MARKS_AT_ONCE: usize = 8;
@@ -57,7 +62,10 @@ pub(crate) struct Course {
 struct Done<'a> {
     action: &'a RunAction,
     task: &'a str,
+    on_failure: OnFailure,
     ending: Ending,
+    /// What it says for the answer.
+    result: Section,
     job: Option<(Place<'a>, TaskEnd)>,
     logs: Option<JoinHandle<Vec<ContainerLog>>>,
 }
@@ -97,12 +105,12 @@ impl Course {
         self.jobs.range(place.job_name()..).next().is_some()
     }
 
-    /// Whether this task succeeded, as a later one of its action tells. Its Job may look otherwise by now:
-    /// deleted, or kept by a sidecar beyond its time limit.
-    fn has_passed(&self, place: Place<'_>) -> bool {
-        let later = (Bound::Excluded(place.job_name()), Bound::Unbounded);
-        let next = self.jobs.range(later).next();
-        next.is_some_and(|job| place.is_of_the_action_of(job))
+    /// Whether this task succeeded, as a later one of its action tells: one that runs only then. Its Job
+    /// may look otherwise by now: deleted, or kept by a sidecar beyond its time limit.
+    fn has_passed(&self, place: Place<'_>, later: &[Place<'_>]) -> bool {
+        let mut needs = later.iter().filter(|later| !later.task.always);
+        place.task.on_failure == OnFailure::Fail
+            && needs.any(|later| self.jobs.contains(&later.job_name()))
     }
 }
 
@@ -153,7 +161,8 @@ impl Executor {
         Some(Instant::now())
     }
 
-    /// One task after the other. An action ends with its first task that fails, the run does not.
+    /// One task after the other. An action ends with its first task that fails, but for those that always
+    /// run; the run does not.
     async fn work<'a>(&self, run: &'a Run, turn: Turn, course: &Course) -> Vec<Done<'a>> {
         let _slot = turn.wait().await;
         if let Some(first) = run.first_place().filter(|_| course.queued) {
@@ -166,19 +175,21 @@ impl Executor {
                 done.push(Done::refused(action, task, reason.clone()));
             }
             let count = places.len();
-            for place in places {
+            let mut failed = false;
+            for (index, &place) in places.iter().enumerate() {
+                if failed && !place.task.always {
+                    continue;
+                }
                 let name = &place.task.name;
                 let number = place.task_index + 1;
                 info!("Starting task {number}/{count}: '{name}' ...");
                 let mut task = self.task(place, course).await;
-                if course.has_passed(place) {
+                if course.has_passed(place, &places[index + 1..]) {
                     task.ending = Ending::Succeeded;
                 }
-                let failed = task.ending != Ending::Succeeded;
+                let fails = place.task.on_failure == OnFailure::Fail;
+                failed |= fails && task.ending != Ending::Succeeded;
                 done.push(task);
-                if failed {
-                    break;
-                }
             }
         }
         done
@@ -190,7 +201,11 @@ impl Executor {
         if !course.has_reached(place)
             && let Err(Refused(reason)) = self.cluster.create(place, Start::Now).await
         {
-            return Done::refused(place.action, &place.task.name, reason);
+            let on_failure = place.task.on_failure;
+            return Done {
+                on_failure,
+                ..Done::refused(place.action, &place.task.name, reason)
+            };
         }
         let end = self.cluster.end(place).await;
         self.cluster.mark_ended(place, &end).await;
@@ -199,13 +214,15 @@ impl Executor {
         let heard = place.run.is_answered() && !place.action.silent;
         let logs = heard.then(|| {
             let room = self.answers.max_bytes() / place.run.task_count().max(1);
-            let (cluster, of) = (self.cluster.clone(), end.clone());
-            tokio::spawn(async move { cluster.logs(&of, room).await }.in_current_span())
+            tokio::spawn(self.cluster.logs(place, &end, room).in_current_span())
         });
+        let (result, ending) = task_result::of(&end, place.task.result_file.as_ref());
         Done {
             action: place.action,
             task: &place.task.name,
-            ending: end.ending.clone(),
+            on_failure: place.task.on_failure,
+            ending,
+            result,
             job: Some((place, end)),
             logs,
         }
@@ -215,6 +232,7 @@ impl Executor {
     async fn finished(&self, run: &Run, done: Vec<Done<'_>>) -> Option<Answer> {
         let mut reports = Vec::new();
         let mut frame = None::<TimeFrame>;
+        let mut results = Results::within(self.answers.max_bytes() / RESULTS_SHARE);
         for done in done.into_iter().filter(|done| !done.action.silent) {
             let end = done.job.as_ref().map(|(_, end)| end);
             if let Some((start, end)) = end.and_then(|end| end.started.zip(end.finished)) {
@@ -227,7 +245,8 @@ impl Executor {
             };
             reports.push(TaskReport {
                 task: done.task.to_owned(),
-                ending: done.ending,
+                on_failure: done.on_failure,
+                ending: results.take(done.result, done.ending),
                 logs,
             });
         }
@@ -237,6 +256,7 @@ impl Executor {
         let time = frame.map_or(run.arrived, |frame| frame.end.max(run.arrived));
         let verdict = report::verdict(&reports);
         let answer = answer::finished(&run.event, time, verdict, "", frame);
+        let answer = answer.with_section(results.into_section());
         let room = self.answers.room_for_message(&answer);
         Some(answer.with_message(report::message(&reports, room)))
     }
@@ -336,7 +356,9 @@ impl<'a> Done<'a> {
         Self {
             action,
             task,
+            on_failure: OnFailure::Fail,
             ending: Ending::Failed(reason),
+            result: Section::new(),
             job: None,
             logs: None,
         }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::cluster::manifest::{self, Start};
 use crate::event::Event;
-use crate::job_config::fields::{EnvVar, KeyRef};
+use crate::job_config::fields::{EnvFrom, EnvVar, KeyHolder, KeyRef, OnFailure};
 use crate::job_config::matching::{Condition, Judged};
 use crate::job_config::problem::ConfigErrors;
 use crate::job_config::reader;
@@ -54,6 +54,9 @@ pub(crate) struct TaskExplained {
     /// Why it cannot or must not run; then no task of its action does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) refused: Option<String>,
+    /// What its Job does not show.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) remarks: Vec<String>,
     pub(crate) env: Vec<VariableExplained>,
 }
 
@@ -77,6 +80,8 @@ pub(crate) enum Outcome {
     Ignored(String),
     /// All keys of this Secret.
     Secret(String),
+    /// All keys of a Secret or `ConfigMap`.
+    Keys(EnvFrom),
     /// One key of a Secret or `ConfigMap`.
     Key(KeyRef),
 }
@@ -179,8 +184,35 @@ fn task(action: usize, index: usize, task: &Task, resolver: &mut Resolver<'_>) -
             .task(action, index, task)
             .err()
             .map(|reason| reason.trim_end().to_owned()),
+        remarks: remarks(task),
         env: variables(task, resolver),
     }
+}
+
+fn remarks(task: &Task) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if let Some(namespace) = &task.namespace {
+        remarks.push(format!("runs in namespace {namespace}"));
+    }
+    match u8::from(task.retries) {
+        0 => {}
+        1 => remarks.push("is started again once if it fails".into()),
+        retries => remarks.push(format!(
+            "is started again up to {retries} times if it fails"
+        )),
+    }
+    if task.on_failure == OnFailure::Warn {
+        remarks.push("its failure is a warning, the action goes on".into());
+    }
+    if task.always {
+        remarks.push("runs although a task before it failed".into());
+    }
+    if let Some(file) = &task.result_file {
+        remarks.push(format!(
+            "what it writes to {file} becomes part of the answer"
+        ));
+    }
+    remarks
 }
 
 /// In their order, where `$(X)` sees what stands before it.
@@ -196,7 +228,7 @@ fn variables(task: &Task, resolver: &Resolver<'_>) -> Vec<VariableExplained> {
         let replaced = task.env[place + 1..]
             .iter()
             .any(|later| later.name == entry.name && !matches!(later.source, EnvVar::Secret(_)));
-        let value = match resolver.value(entry) {
+        let value = match resolver.value(task, entry) {
             Err(error) => Outcome::Error(error),
             Ok(Resolved::Secret(secret)) => Outcome::Secret(secret),
             Ok(Resolved::Key(_)) if resolver.is_keptns(&entry.name) => {
@@ -230,6 +262,14 @@ fn variables(task: &Task, resolver: &Resolver<'_>) -> Vec<VariableExplained> {
             value,
         });
     }
+    for entry in &task.env_from {
+        explained.push(VariableExplained {
+            name: format!("{}*", entry.prefix),
+            line: None,
+            source: "envFrom".into(),
+            value: Outcome::Keys(entry.clone()),
+        });
+    }
     explained
 }
 
@@ -254,17 +294,19 @@ impl Explanation {
         self.tasks().any(|task| task.refused.is_some())
     }
 
-    /// The Secrets that tasks want.
+    /// The Secrets without which tasks do not start.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = (&TaskExplained, &str)> {
         self.tasks().flat_map(|task| {
             task.env
                 .iter()
                 .filter_map(move |variable| match &variable.value {
                     Outcome::Secret(secret) => Some((task, secret.as_str())),
-                    Outcome::Value(_)
-                    | Outcome::Error(_)
-                    | Outcome::Ignored(_)
-                    | Outcome::Key(_) => None,
+                    Outcome::Key(KeyRef { of, optional, .. })
+                    | Outcome::Keys(EnvFrom { of, optional, .. }) => match of {
+                        KeyHolder::Secret(secret) if !optional => Some((task, secret.as_str())),
+                        KeyHolder::Secret(_) | KeyHolder::ConfigMap(_) => None,
+                    },
+                    Outcome::Value(_) | Outcome::Error(_) | Outcome::Ignored(_) => None,
                 })
         })
     }

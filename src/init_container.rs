@@ -1,8 +1,10 @@
 //! The command `init`: fetches the files of one task from Keptn's configuration service and writes
 //! them below /keptn, before the task's container starts.
 
+mod chosen;
 mod files;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -11,9 +13,10 @@ use reqwest::StatusCode;
 
 use crate::cli::InitSettings;
 use crate::event::EventScope;
-use crate::job_config::fields::ResourceUri;
+use crate::job_config::fields::{FileEntry, Level, ResourceUri};
 use crate::keptn::Http;
-use crate::keptn::resources::{FetchError, Level, Resources};
+use crate::keptn::resources::{FetchError, Resources};
+use chosen::{Chosen, is_below};
 use files::Directory;
 
 /// For one request; a file may be large.
@@ -30,8 +33,8 @@ struct Fetcher<'a> {
     scope: EventScope,
     commit: Option<String>,
     directory: Directory,
-    /// All files of the service, asked for once, when the first directory is met.
-    listed: Option<Vec<String>>,
+    /// All files of a level, asked for once, when the first directory or pattern of it is met.
+    listed: HashMap<Level, Vec<String>>,
     /// Gets a line about each file.
     say: &'a (dyn Fn(&str) + Sync),
 }
@@ -71,52 +74,67 @@ pub(crate) async fn fetch(
         },
         commit: settings.git_commit_id,
         directory: Directory::open(&settings.directory)?,
-        listed: None,
+        listed: HashMap::new(),
         say,
     };
     for file in &settings.files {
-        fetcher.copy(&file.path).await?;
+        fetcher.copy(file).await?;
     }
     Ok(())
 }
 
 impl Fetcher<'_> {
-    /// Copies the file of this name, or else all files of the directory of this name.
-    async fn copy(&mut self, entry: &ResourceUri) -> anyhow::Result<()> {
-        if !entry.as_str().is_empty() && self.copy_file(entry).await? {
+    /// Copies the file of this name, or else all files that it stands for.
+    async fn copy(&mut self, entry: &FileEntry) -> anyhow::Result<()> {
+        let chosen = Chosen::by(&entry.path);
+        // A list leaves some names out, which can be asked for all the same.
+        let may_be_a_file = !chosen.is_pattern() && !entry.path.as_str().is_empty();
+        if may_be_a_file && self.copy_file(entry.level, &entry.path).await? {
             return Ok(());
         }
-        let below: Vec<String> = self
-            .listed()
+        let names: Vec<String> = self
+            .listed(entry.level)
             .await?
             .iter()
-            .filter(|name| is_below(name, entry.as_str()))
+            .filter(|name| chosen.takes(name))
             .cloned()
             .collect();
         let mut copied = false;
-        for name in below {
+        for name in names {
             let file = ResourceUri::parse(&name).map_err(anyhow::Error::msg)?;
             // One that the commit does not have was added later.
-            copied |= self.copy_file(&file).await?;
+            copied |= self.copy_file(entry.level, &file).await?;
         }
         if !copied {
-            let EventScope {
-                project,
-                stage,
-                service,
-            } = &self.scope;
             bail!(
-                "could not find file or directory `{entry}` of service `{}` in project `{}`, stage `{}`",
-                service.as_deref().unwrap_or_default(),
-                project.as_deref().unwrap_or_default(),
-                stage.as_deref().unwrap_or_default()
+                "could not find file or directory `{}` of {}",
+                entry.path,
+                self.place(entry.level)
             );
         }
         Ok(())
     }
 
-    async fn copy_file(&mut self, file: &ResourceUri) -> anyhow::Result<bool> {
-        let Some(content) = self.content(file).await? else {
+    /// A level in words.
+    fn place(&self, level: Level) -> String {
+        let EventScope {
+            project,
+            stage,
+            service,
+        } = &self.scope;
+        let [project, stage, service] =
+            [project, stage, service].map(|name| name.as_deref().unwrap_or_default());
+        match level {
+            Level::Service => {
+                format!("service `{service}` in project `{project}`, stage `{stage}`")
+            }
+            Level::Stage => format!("stage `{stage}` in project `{project}`"),
+            Level::Project => format!("project `{project}`"),
+        }
+    }
+
+    async fn copy_file(&mut self, level: Level, file: &ResourceUri) -> anyhow::Result<bool> {
+        let Some(content) = self.content(level, file).await? else {
             return Ok(false);
         };
         let written = self.directory.write(file, &content)?;
@@ -128,58 +146,49 @@ impl Fetcher<'_> {
         Ok(true)
     }
 
-    async fn content(&mut self, file: &ResourceUri) -> Result<Option<Vec<u8>>, FetchError> {
-        match self.get(file).await {
+    async fn content(
+        &mut self,
+        level: Level,
+        file: &ResourceUri,
+    ) -> Result<Option<Vec<u8>>, FetchError> {
+        match self.get(level, file).await {
             // Both of Keptn's services answer 500 where the name is a directory; a list tells it from a
             // service in trouble.
             Err(FetchError::Status {
                 status: StatusCode::INTERNAL_SERVER_ERROR,
                 ..
-            }) if self.is_directory(file).await? => Ok(None),
+            }) if self.is_directory(level, file).await? => Ok(None),
             Err(error) if is_transient(&error) => {
                 (self.say)(&format!("trying again: {error}"));
-                let get = || self.get(file);
+                let get = || self.get(level, file);
                 get.retry(patient()).when(is_transient).await
             }
             other => other,
         }
     }
 
-    async fn get(&self, file: &ResourceUri) -> Result<Option<Vec<u8>>, FetchError> {
-        let commit = self.commit.as_deref();
+    async fn get(&self, level: Level, file: &ResourceUri) -> Result<Option<Vec<u8>>, FetchError> {
+        // The commit is one of the stage's branch.
+        let commit = self.commit.as_deref().filter(|_| level != Level::Project);
         self.resources
-            .get(
-                &self.scope,
-                Level::Service,
-                file.as_str(),
-                commit,
-                MAX_FILE_BYTES,
-            )
+            .get(&self.scope, level, file.as_str(), commit, MAX_FILE_BYTES)
             .await
     }
 
-    async fn is_directory(&mut self, file: &ResourceUri) -> Result<bool, FetchError> {
-        let listed = self.listed().await?;
+    async fn is_directory(&mut self, level: Level, file: &ResourceUri) -> Result<bool, FetchError> {
+        let listed = self.listed(level).await?;
         let exact = listed.iter().any(|name| name == file.as_str());
         Ok(!exact && listed.iter().any(|name| is_below(name, file.as_str())))
     }
 
-    async fn listed(&mut self) -> Result<&[String], FetchError> {
-        if self.listed.is_none() {
-            let list = || self.resources.list(&self.scope, Level::Service);
+    async fn listed(&mut self, level: Level) -> Result<&[String], FetchError> {
+        if !self.listed.contains_key(&level) {
+            let list = || self.resources.list(&self.scope, level);
             let names = list.retry(patient()).when(is_transient).await?;
-            self.listed = Some(names);
+            self.listed.insert(level, names);
         }
-        Ok(self.listed.as_deref().unwrap_or_default())
+        Ok(self.listed.get(&level).map_or(&[], Vec::as_slice))
     }
-}
-
-/// By path segments: `helm` has `helm/x`, and neither `helm-abc` nor `helmDEFG`.
-fn is_below(name: &str, directory: &str) -> bool {
-    directory.is_empty()
-        || name
-            .strip_prefix(directory)
-            .is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn patient() -> ExponentialBuilder {
@@ -198,20 +207,5 @@ fn is_transient(error: &FetchError) -> bool {
             status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
         }
         FetchError::TooLarge { .. } | FetchError::Malformed { .. } => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_below;
-
-    #[test]
-    fn a_directory_is_matched_by_path_segments() {
-        assert!(is_below("helm/values.yaml", "helm"));
-        assert!(is_below("helm/a/b", "helm"));
-        assert!(is_below("x", ""));
-        for name in ["helm", "helm-abc/x", "helmDEFG", "a/helm/x"] {
-            assert!(!is_below(name, "helm"), "{name}");
-        }
     }
 }

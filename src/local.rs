@@ -90,12 +90,16 @@ impl Desk {
         });
         let serve = serve_settings(settings)?;
         let namespace = serve.tasks.namespace(NAMESPACE);
-        for (name, values) in &settings.secrets() {
-            kubernetes.create_secret(&namespace, name, values);
+        let namespaces = &serve.tasks.allowed_namespaces.0;
+        for of in namespaces.iter().chain([&namespace]) {
+            for (name, values) in &settings.secrets() {
+                kubernetes.create_secret(of, name, values);
+            }
         }
         let outside = Outside {
             client: kubernetes.client(&namespace),
             identity: Identity::of_this_process(&namespace, None),
+            account: None,
             namespace,
             configuration_service: keptn.http(RESOURCE_TIMEOUT),
             events: keptn.http(Answers::TIMEOUT),

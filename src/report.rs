@@ -5,6 +5,7 @@
 //! distributor on the whole event.
 
 use crate::event::answer::Verdict;
+use crate::job_config::fields::OnFailure;
 
 pub(crate) use log_text::LogText;
 
@@ -14,6 +15,7 @@ mod log_text;
 #[derive(Debug)]
 pub(crate) struct TaskReport {
     pub(crate) task: String,
+    pub(crate) on_failure: OnFailure,
     pub(crate) ending: Ending,
     pub(crate) logs: Vec<ContainerLog>,
 }
@@ -36,11 +38,13 @@ pub(crate) struct ContainerLog {
 }
 
 pub(crate) fn verdict(reports: &[TaskReport]) -> Verdict {
-    let failed = |report: &TaskReport| matches!(report.ending, Ending::Failed(_));
-    if reports.iter().any(failed) {
-        Verdict::Errored
-    } else {
-        Verdict::Succeeded
+    let failed = reports
+        .iter()
+        .filter(|report| matches!(report.ending, Ending::Failed(_)));
+    match failed.map(|report| report.on_failure).max() {
+        None => Verdict::Succeeded,
+        Some(OnFailure::Warn) => Verdict::Warned,
+        Some(OnFailure::Fail) => Verdict::Errored,
     }
 }
 
@@ -159,6 +163,7 @@ mod tests {
     fn report(task: &str, ending: Ending, logs: Vec<ContainerLog>) -> TaskReport {
         TaskReport {
             task: task.into(),
+            on_failure: OnFailure::Fail,
             ending,
             logs,
         }

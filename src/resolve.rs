@@ -138,8 +138,9 @@ impl<'a> Resolver<'a> {
         index: usize,
         task: &Task,
     ) -> Result<RunTask, String> {
-        self.policy.check(task)?;
         let defaults = self.defaults;
+        self.policy
+            .check(task, defaults.service_account.as_deref())?;
         if defaults.files == Files::NoImage && !task.files.is_empty() {
             return Err(
                 "the task has `files`, but INIT_CONTAINER_IMAGE of the service is not set and its own \
@@ -200,7 +201,7 @@ impl<'a> Resolver<'a> {
         };
         for entry in &task.env {
             let name = &entry.name;
-            let value = match self.value(entry)? {
+            let value = match self.value(task, entry)? {
                 Resolved::Value(value) => value,
                 Resolved::Secret(secret) => {
                     environment.secrets.push(secret);
@@ -226,16 +227,16 @@ impl<'a> Resolver<'a> {
     }
 
     /// What one entry of a task's `env` comes to.
-    pub(crate) fn value(&self, entry: &EnvEntry) -> Result<Resolved, String> {
+    pub(crate) fn value(&self, task: &Task, entry: &EnvEntry) -> Result<Resolved, String> {
         let name = &entry.name;
+        self.policy
+            .check_variable(task, &entry.source)
+            .map_err(|error| {
+                format!("could not add env with name {name}, valueFrom secret: {error}")
+            })?;
         match &entry.source {
             EnvVar::Literal(text) => Ok(Resolved::Value(text.clone())),
-            EnvVar::Secret(secret) => {
-                self.policy.check_secret(secret.as_str()).map_err(|error| {
-                    format!("could not add env with name {name}, valueFrom secret: {error}")
-                })?;
-                Ok(Resolved::Secret(secret.as_str().to_owned()))
-            }
+            EnvVar::Secret(secret) => Ok(Resolved::Secret(secret.as_str().to_owned())),
             EnvVar::Key(key) => Ok(Resolved::Key(key.clone())),
             EnvVar::Event { path, render } => path
                 .find(&self.event.document)
@@ -373,6 +374,7 @@ mod tests {
 
     use super::*;
     use crate::job_config::reader;
+    use crate::policy::Own;
     use crate::run::tests::envelope;
 
     fn event(data: &Value) -> Event {
@@ -396,7 +398,10 @@ mod tests {
         let event = event(data);
         let run = RunId::of(&event.envelope, "");
         let policy = Policy {
-            own_secret: "job-service-keptn-secrets".into(),
+            own: Own {
+                token_secret: "job-service-keptn-secrets".into(),
+                ..Own::default()
+            },
             ..Policy::default()
         };
         let defaults = TaskDefaults::default();

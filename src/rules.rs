@@ -1,9 +1,9 @@
 //! What the settings decide about the tasks of every event.
 
 use crate::cli::{ServeSettings, TaskSettings};
-use crate::cluster::{InitContainer, JobSettings, OwnPod, SecretKey};
+use crate::cluster::{InitContainer, JobSettings, OwnAccount, OwnPod, SecretKey};
 use crate::job_config::fields::{Amounts, Resources};
-use crate::policy::{Policy, Privileged};
+use crate::policy::{Own, Policy, Privileged};
 use crate::resolve::{Files, TaskDefaults};
 
 pub(crate) struct Rules {
@@ -12,18 +12,28 @@ pub(crate) struct Rules {
     pub(crate) jobs: JobSettings,
 }
 
+/// What is known of this service itself.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Where it runs.
+    pub(crate) namespace: String,
+    pub(crate) pod: OwnPod,
+    pub(crate) account: Option<OwnAccount>,
+}
+
 impl Rules {
-    pub(crate) fn of(settings: &ServeSettings, namespace: &str, own_pod: &OwnPod) -> Self {
-        let defaults = defaults(settings, own_pod);
+    /// `namespace` is where Jobs run.
+    pub(crate) fn of(settings: &ServeSettings, namespace: &str, known: &Known) -> Self {
+        let defaults = defaults(settings, &known.pod);
         Self {
-            policy: policy(&settings.tasks, namespace, own_pod),
-            jobs: job_settings(settings, own_pod, &defaults),
+            policy: policy(&settings.tasks, namespace, known),
+            jobs: job_settings(settings, &known.pod, &defaults),
             defaults,
         }
     }
 }
 
-fn policy(settings: &TaskSettings, namespace: &str, own_pod: &OwnPod) -> Policy {
+fn policy(settings: &TaskSettings, namespace: &str, known: &Known) -> Policy {
     Policy {
         images: settings.allowed_image_list.clone(),
         privileged: if settings.allow_privileged_jobs {
@@ -32,8 +42,24 @@ fn policy(settings: &TaskSettings, namespace: &str, own_pod: &OwnPod) -> Policy 
             Privileged::Refused
         },
         namespace: namespace.to_owned(),
-        own_service_account: own_pod.service_account.clone(),
-        own_secret: settings.keptn_api_token_secret.to_string(),
+        namespaces: settings.allowed_namespaces.0.clone(),
+        service_accounts: settings.allowed_service_accounts.clone(),
+        secrets: settings.allowed_secrets.clone(),
+        volumes: settings.allowed_volumes.clone(),
+        own: own(settings, known),
+    }
+}
+
+/// What the API server says of the account goes before what the Pod says.
+fn own(settings: &TaskSettings, known: &Known) -> Own {
+    let account = known.account.as_ref();
+    Own {
+        namespace: account.map_or_else(|| known.namespace.clone(), |of| of.namespace.clone()),
+        service_account: account
+            .map(|account| account.name.clone())
+            .or_else(|| known.pod.service_account.clone()),
+        token_secret: settings.keptn_api_token_secret.to_string(),
+        secrets: known.pod.secrets.clone(),
     }
 }
 
@@ -76,6 +102,9 @@ fn job_settings(
         .unwrap_or(&settings.configuration_service);
     JobSettings {
         managed_by: settings.tasks.full_deployment_name.clone(),
+        labels: settings.tasks.job_labels_file.clone(),
+        container_defaults: settings.tasks.job_security_context_file.clone(),
+        pod_defaults: settings.tasks.pod_security_context_file.clone(),
         init_container: InitContainer {
             image: settings
                 .init_container_image

@@ -203,12 +203,6 @@ impl Place<'_> {
         job_name(&self.run.id, self.action_ordinal, self.task_index)
     }
 
-    /// Whether a Job of this run is of the same action.
-    pub(crate) fn is_of_the_action_of(&self, job: &str) -> bool {
-        let action = |name: &str| name.rsplit_once('-').map(|(action, _)| action.to_owned());
-        action(&self.job_name()) == action(job)
-    }
-
     /// The Job that exists for as long as the run does.
     pub(crate) fn is_first(&self) -> bool {
         self.action_ordinal == 0 && self.task_index == 0

@@ -15,14 +15,14 @@ use tracing::{info, warn};
 
 use crate::admission::{Admission, UnderWay};
 use crate::cli::ServeSettings;
-use crate::cluster::{self, Cluster, Identity, JobSettings, Leadership, OwnPod};
+use crate::cluster::{self, Cluster, Identity, JobSettings, Leadership, OwnAccount, OwnPod};
 use crate::endpoint::{self, Endpoint, Router};
 use crate::executor::{Executor, Runs};
 use crate::keptn::Http;
 use crate::keptn::answers::Answers;
 use crate::keptn::event_store::EventStore;
 use crate::keptn::resources::Resources;
-use crate::rules::Rules;
+use crate::rules::{Known, Rules};
 use crate::slots::Slots;
 use crate::telemetry;
 
@@ -41,6 +41,8 @@ pub(crate) struct Outside {
     /// Where Jobs run.
     pub(crate) namespace: String,
     pub(crate) identity: Identity,
+    /// Who this service is to the API server, where it is one of its accounts.
+    pub(crate) account: Option<OwnAccount>,
     pub(crate) configuration_service: Http,
     pub(crate) events: Http,
     pub(crate) event_store: Http,
@@ -105,7 +107,11 @@ impl Outside {
         )?;
         let own_namespace = config.default_namespace.clone();
         let client = cluster::connect(config).context("cannot use the Kubernetes configuration")?;
-        Self::of(settings, client, &own_namespace)
+        let account = OwnAccount::ask(client.clone()).await;
+        Ok(Self {
+            account,
+            ..Self::of(settings, client, &own_namespace)?
+        })
     }
 
     /// Over this client of Kubernetes, and connections to Keptn.
@@ -119,6 +125,7 @@ impl Outside {
             client,
             namespace: settings.tasks.namespace(own_namespace),
             identity: Identity::of_this_process(own_namespace, settings.pod_name.as_deref()),
+            account: None,
             configuration_service: Http::connecting(
                 &settings.configuration_service,
                 RESOURCE_TIMEOUT,
@@ -140,11 +147,16 @@ impl Service {
         stop: CancellationToken,
     ) -> Self {
         let (client, namespace) = (outside.client, outside.namespace);
-        let own_pod = match &settings.pod_name {
-            Some(name) => OwnPod::read(client.clone(), client.default_namespace(), name).await,
-            None => OwnPod::default(),
+        let own_namespace = client.default_namespace();
+        let known = Known {
+            namespace: own_namespace.to_owned(),
+            pod: match &settings.pod_name {
+                Some(name) => OwnPod::read(client.clone(), own_namespace, name).await,
+                None => OwnPod::default(),
+            },
+            account: outside.account,
         };
-        let rules = Rules::of(settings, &namespace, &own_pod);
+        let rules = Rules::of(settings, &namespace, &known);
         warn_of_this_pod(&rules.jobs);
         let leadership = Leadership::new(
             client.clone(),
@@ -163,7 +175,8 @@ impl Service {
             stop.clone(),
             leadership.doubt(),
         );
-        let cluster = Cluster::new(client, namespace.clone(), rules.jobs);
+        let others = rules.policy.namespaces.iter().cloned();
+        let cluster = Cluster::new(client, namespace.clone(), others, rules.jobs);
         let halt = CancellationToken::new();
         let runs = Arc::new(Runs::new(
             Executor::new(cluster.clone(), answers),

@@ -200,6 +200,7 @@ impl Process {
         arguments.extend_from_slice(settings);
         let settings = cli::serve_settings(&arguments);
         let outside = Outside {
+            account: None,
             client: cluster.client(&wire),
             namespace: "keptn".into(),
             identity: Identity::of_this_process("keptn", Some(pod)),

@@ -88,6 +88,10 @@ pub(crate) struct ExplainSettings {
 }
 
 impl ExplainSettings {
+    pub(super) fn tasks(&self) -> &TaskSettings {
+        &self.tasks
+    }
+
     pub(crate) fn serve(&self) -> ServeSettings {
         ServeSettings::at_a_desk(
             self.tasks.clone(),

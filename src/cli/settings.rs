@@ -1,12 +1,15 @@
 //! The settings of the commands, each with the check of its values.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use reqwest::Url;
 use secrecy::SecretString;
 
+use crate::cluster::pod_defaults::{ContainerDefaults, JobLabels, PodDefaults};
 use crate::job_config::fields::{FileEntry, Image, ObjectName, Quantity};
 use crate::lint::output;
-use crate::policy::ImageAllowList;
+use crate::policy::{AllowList, VolumeTypes};
 use crate::telemetry;
 
 #[derive(Debug, Clone, Args)]
@@ -77,7 +80,34 @@ pub(crate) struct ServeSettings {
     pub(crate) log_format: Option<telemetry::Format>,
 }
 
+/// In which tasks may run beside their own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Namespaces(pub(crate) BTreeSet<String>);
+
+fn namespaces(list: &str) -> Result<Namespaces, String> {
+    let names = list
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    let names = names.map(|name| ObjectName::parse(name).map(|name| name.to_string()));
+    names.collect::<Result<_, _>>().map(Namespaces)
+}
+
 impl TaskSettings {
+    /// # Errors
+    ///
+    /// Where settings contradict each other.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.job_security_context_file.is_privileged() && !self.allow_privileged_jobs {
+            return Err(
+                "Failed to verify security context: privileged containers are not allowed \
+                 (JOB_SECURITY_CONTEXT_FILE says `privileged: true`, ALLOW_PRIVILEGED_JOBS does not)"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
+
     /// Where Jobs run; `own` is where this service does.
     pub(crate) fn namespace(&self, own: &str) -> String {
         let namespace = self.job_namespace.as_ref();
@@ -134,8 +164,46 @@ pub(crate) struct TaskSettings {
 
     /// Comma-separated globs of the images that tasks may use [default: all].
     #[arg(long, env = "ALLOWED_IMAGE_LIST", value_name = "ALLOWED_IMAGE_LIST", default_value = "",
-          value_parser = ImageAllowList::parse, hide_default_value = true)]
-    pub(crate) allowed_image_list: ImageAllowList,
+          value_parser = AllowList::parse, hide_default_value = true)]
+    pub(crate) allowed_image_list: AllowList,
+
+    /// Comma-separated names of other namespaces in which tasks may run [default: none].
+    #[arg(long, env = "ALLOWED_NAMESPACES", value_name = "ALLOWED_NAMESPACES", default_value = "",
+          value_parser = namespaces, hide_default_value = true)]
+    pub(crate) allowed_namespaces: Namespaces,
+
+    /// Comma-separated globs of the service accounts that tasks may name [default: all but the service's
+    /// own].
+    #[arg(long, env = "ALLOWED_SERVICE_ACCOUNTS", value_name = "ALLOWED_SERVICE_ACCOUNTS",
+          default_value = "", value_parser = AllowList::parse, hide_default_value = true)]
+    pub(crate) allowed_service_accounts: AllowList,
+
+    /// Comma-separated globs of the Secrets that tasks may use [default: all but the service's own].
+    #[arg(long, env = "ALLOWED_SECRETS", value_name = "ALLOWED_SECRETS", default_value = "",
+          value_parser = AllowList::parse, hide_default_value = true)]
+    pub(crate) allowed_secrets: AllowList,
+
+    /// Comma-separated types of volumes that tasks may have, as a Pod names them.
+    #[arg(long, env = "ALLOWED_VOLUMES", value_name = "ALLOWED_VOLUMES",
+          default_value = VolumeTypes::DEFAULT, value_parser = VolumeTypes::parse)]
+    pub(crate) allowed_volumes: VolumeTypes,
+
+    /// File with the security context of all containers of Jobs, as JSON; absent: what the Pod Security
+    /// Standard "restricted" admits.
+    #[arg(long, env = "JOB_SECURITY_CONTEXT_FILE", value_name = "JOB_SECURITY_CONTEXT_FILE",
+          default_value = "/config/job-defaultSecurityContext.json",
+          value_parser = ContainerDefaults::read)]
+    pub(crate) job_security_context_file: ContainerDefaults,
+
+    /// The same of their Pods.
+    #[arg(long, env = "POD_SECURITY_CONTEXT_FILE", value_name = "POD_SECURITY_CONTEXT_FILE",
+          default_value = "/config/job-podSecurityContext.json", value_parser = PodDefaults::read)]
+    pub(crate) pod_security_context_file: PodDefaults,
+
+    /// File with labels of all Jobs and their Pods, as YAML; may be absent.
+    #[arg(long, env = "JOB_LABELS_FILE", value_name = "JOB_LABELS_FILE",
+          default_value = "/config/job-labels.yaml", value_parser = JobLabels::read)]
+    pub(crate) job_labels_file: JobLabels,
 
     /// Whether tasks may ask for privileged containers.
     #[arg(long, env = "ALLOW_PRIVILEGED_JOBS", value_name = "ALLOW_PRIVILEGED_JOBS",

@@ -25,6 +25,10 @@ impl Failed {
         matches!(self, Self::Api(status) if status.is_not_found())
     }
 
+    pub(super) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Api(status) if status.code == 403)
+    }
+
     pub(super) fn is_already_exists(&self) -> bool {
         matches!(self, Self::Api(status) if status.is_already_exists())
     }

@@ -4,31 +4,33 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EmptyDirVolumeSource, EnvFromSource, EnvVar, EnvVarSource,
-    PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
-    SecretEnvSource, SecretKeySelector, SecurityContext, Volume, VolumeMount,
+    Capabilities, ConfigMapEnvSource, ConfigMapKeySelector, Container, EmptyDirVolumeSource,
+    EnvFromSource, EnvVar, EnvVarSource, LocalObjectReference, PodSpec, PodTemplateSpec,
+    ResourceRequirements, SeccompProfile, SecretEnvSource, SecretKeySelector, SecurityContext,
+    Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ObjectMeta;
 
 use super::names::{self, init_container_name, label_value};
-use crate::job_config::fields::{self, Amounts};
-use crate::run::{Place, RunTask};
+use super::pod_defaults::{ContainerDefaults, JobLabels, PodDefaults};
+use crate::job_config::fields::{self, Amounts, EnvFrom, KeyHolder, KeyRef};
+use crate::job_config::pod_parts::PodParts;
+use crate::run::{KeyVariable, Place, RunTask};
 
 /// Where a task finds its files.
 pub(crate) const FILES_DIRECTORY: &str = "/keptn";
 
 const VOLUME: &str = "job-volume";
 
-/// As the original's charts: no image needs root to run here unless its task says so.
-const USER: i64 = 1000;
-const GROUP: i64 = 2000;
-
 /// The part of a Job that is the same for all tasks.
 #[derive(Debug, Clone)]
 pub(crate) struct JobSettings {
     /// The value of the managed-by label: tells the Jobs of several installations apart.
     pub(crate) managed_by: String,
+    pub(crate) labels: JobLabels,
+    pub(crate) container_defaults: ContainerDefaults,
+    pub(crate) pod_defaults: PodDefaults,
     pub(crate) init_container: InitContainer,
 }
 
@@ -64,12 +66,13 @@ pub(crate) fn job(place: Place<'_>, record: &str, start: Start, settings: &JobSe
     Job {
         metadata: ObjectMeta {
             name: Some(name.clone()),
+            namespace: task.namespace.as_ref().map(ToString::to_string),
             labels: Some(job_labels(place, settings)),
             annotations: Some(annotations),
             ..ObjectMeta::default()
         },
         spec: Some(JobSpec {
-            backoff_limit: Some(0),
+            backoff_limit: Some(u8::from(task.retries).into()),
             active_deadline_seconds: Some(task.time_limit.into()),
             suspend: (start == Start::Queued).then_some(true),
             template: PodTemplateSpec {
@@ -87,10 +90,13 @@ pub(crate) fn job(place: Place<'_>, record: &str, start: Start, settings: &JobSe
 }
 
 fn pod_labels(place: Place<'_>, settings: &JobSettings) -> BTreeMap<String, String> {
-    BTreeMap::from([
+    // The operator's do not replace those by which the Jobs are found.
+    let mut labels = settings.labels.0.clone();
+    labels.extend([
         (names::MANAGED_BY.into(), settings.managed_by.clone()),
         (names::RUN.into(), place.run.id.to_string()),
-    ])
+    ]);
+    labels
 }
 
 fn job_labels(place: Place<'_>, settings: &JobSettings) -> BTreeMap<String, String> {
@@ -136,51 +142,38 @@ fn pod(place: Place<'_>, job_name: &str, settings: &JobSettings) -> PodSpec {
         command: unless_empty(&task.cmd),
         args: unless_empty(&task.args),
         working_dir: task.working_dir.clone(),
-        env: Some(
-            task.env
-                .iter()
-                .map(|variable| variable_of(&variable.name, variable.value.clone()))
+        env: Some(variables(task)),
+        env_from: Some(sources(task)).filter(|sources| !sources.is_empty()),
+        resources: resources(&task.resources),
+        security_context: Some(security_context(task, settings)),
+        volume_mounts: Some(
+            std::iter::once(mount.clone())
+                .chain(task.pod.volume_mounts.iter().cloned())
                 .collect(),
         ),
-        env_from: (!task.secrets.is_empty()).then(|| {
-            task.secrets
-                .iter()
-                .map(|secret| secret_variables(secret))
-                .collect()
-        }),
-        resources: resources(&task.resources),
-        security_context: Some(security_context(task)),
-        volume_mounts: Some(vec![mount.clone()]),
+        // The kubelet brings what the task writes there to where the service sees it.
+        termination_message_path: task.result_file.as_ref().map(ToString::to_string),
         ..Container::default()
     };
     PodSpec {
         restart_policy: Some("Never".into()),
-        init_containers: (!task.files.is_empty()).then(|| {
-            vec![init_container(
-                place,
-                job_name,
-                mount,
-                &settings.init_container,
-            )]
-        }),
+        init_containers: (!task.files.is_empty())
+            .then(|| vec![init_container(place, job_name, mount, settings)]),
         containers: vec![container],
-        volumes: Some(vec![Volume {
-            name: VOLUME.into(),
-            empty_dir: Some(EmptyDirVolumeSource::default()),
-            ..Volume::default()
-        }]),
+        volumes: Some(
+            std::iter::once(files_volume(task))
+                .chain(task.pod.volumes.iter().cloned())
+                .collect(),
+        ),
+        image_pull_secrets: pull_secrets(&task.pod),
+        node_selector: Some(task.pod.node_selector.clone()).filter(|labels| !labels.is_empty()),
+        tolerations: Some(task.pod.tolerations.clone()).filter(|of| !of.is_empty()),
+        affinity: task.pod.affinity.clone(),
         service_account_name: task.service_account.clone(),
         // Whoever names an account wants what that account offers; the namespace's default one is
         // not for images that come from a config.
         automount_service_account_token: task.service_account.is_none().then_some(false),
-        security_context: Some(PodSecurityContext {
-            run_as_user: Some(USER),
-            run_as_group: Some(GROUP),
-            fs_group: Some(GROUP),
-            run_as_non_root: Some(true),
-            seccomp_profile: Some(runtime_default()),
-            ..PodSecurityContext::default()
-        }),
+        security_context: Some(settings.pod_defaults.0.clone()),
         ..PodSpec::default()
     }
 }
@@ -189,8 +182,9 @@ fn init_container(
     place: Place<'_>,
     job_name: &str,
     mount: VolumeMount,
-    settings: &InitContainer,
+    of_job: &JobSettings,
 ) -> Container {
+    let settings = &of_job.init_container;
     let scope = &place.run.event.scope;
     let text = |text: &Option<String>| literal(text.as_deref().unwrap_or_default());
     let mut env = vec![
@@ -235,7 +229,7 @@ fn init_container(
         args: Some(std::iter::once("init".to_owned()).chain(files).collect()),
         env: Some(env),
         resources: resources(&settings.resources),
-        security_context: Some(security_context(place.task)),
+        security_context: Some(security_context(place.task, of_job)),
         volume_mounts: Some(vec![mount]),
         ..Container::default()
     }
@@ -254,14 +248,97 @@ fn variable_of(name: &str, value: String) -> EnvVar {
     }
 }
 
-fn secret_variables(secret: &str) -> EnvFromSource {
-    EnvFromSource {
+/// What the kubelet fills in comes first: texts see it as `$(X)`.
+fn variables(task: &RunTask) -> Vec<EnvVar> {
+    let keys = task.keys.iter().map(|KeyVariable { name, key }| EnvVar {
+        name: name.clone(),
+        value_from: Some(key_source(key)),
+        ..EnvVar::default()
+    });
+    let texts = task.env.iter();
+    keys.chain(texts.map(|variable| variable_of(&variable.name, variable.value.clone())))
+        .collect()
+}
+
+fn key_source(KeyRef { of, key, optional }: &KeyRef) -> EnvVarSource {
+    let (key, optional) = (key.clone(), optional.then_some(true));
+    match of {
+        KeyHolder::Secret(name) => EnvVarSource {
+            secret_key_ref: Some(SecretKeySelector {
+                name: name.to_string(),
+                key,
+                optional,
+            }),
+            ..EnvVarSource::default()
+        },
+        KeyHolder::ConfigMap(name) => EnvVarSource {
+            config_map_key_ref: Some(ConfigMapKeySelector {
+                name: name.to_string(),
+                key,
+                optional,
+            }),
+            ..EnvVarSource::default()
+        },
+    }
+}
+
+/// Of whole objects; of a key that two of them have, the later's value counts.
+fn sources(task: &RunTask) -> Vec<EnvFromSource> {
+    let secrets = task.secrets.iter().map(|secret| EnvFromSource {
         secret_ref: Some(SecretEnvSource {
-            name: secret.into(),
+            name: secret.clone(),
             optional: None,
         }),
         ..EnvFromSource::default()
+    });
+    secrets.chain(task.env_from.iter().map(source)).collect()
+}
+
+fn source(
+    EnvFrom {
+        of,
+        prefix,
+        optional,
+    }: &EnvFrom,
+) -> EnvFromSource {
+    let optional = optional.then_some(true);
+    let (secret_ref, config_map_ref) = match of {
+        KeyHolder::Secret(name) => {
+            let name = name.to_string();
+            (Some(SecretEnvSource { name, optional }), None)
+        }
+        KeyHolder::ConfigMap(name) => {
+            let name = name.to_string();
+            (None, Some(ConfigMapEnvSource { name, optional }))
+        }
+    };
+    EnvFromSource {
+        prefix: (!prefix.is_empty()).then(|| prefix.clone()),
+        secret_ref,
+        config_map_ref,
     }
+}
+
+fn files_volume(task: &RunTask) -> Volume {
+    let limit = task.empty_dir_size_limit.as_ref();
+    Volume {
+        name: VOLUME.into(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            size_limit: limit.map(|limit| Quantity(limit.as_str().to_owned())),
+            ..EmptyDirVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+fn pull_secrets(pod: &PodParts) -> Option<Vec<LocalObjectReference>> {
+    let secrets = pod.image_pull_secrets.iter();
+    let secrets: Vec<LocalObjectReference> = secrets
+        .map(|name| LocalObjectReference {
+            name: name.to_string(),
+        })
+        .collect();
+    (!secrets.is_empty()).then_some(secrets)
 }
 
 fn unless_empty(words: &[String]) -> Option<Vec<String>> {
@@ -290,49 +367,39 @@ fn resources(resources: &fields::Resources) -> Option<ResourceRequirements> {
     .filter(|resources| resources.limits.is_some() || resources.requests.is_some())
 }
 
-fn runtime_default() -> SeccompProfile {
-    SeccompProfile {
-        type_: "RuntimeDefault".into(),
-        ..SeccompProfile::default()
-    }
-}
-
-/// What the Pod Security Standard "restricted" admits, with the task's own fields laid over it.
-fn security_context(task: &RunTask) -> SecurityContext {
+/// The operator's defaults with the task's own fields laid over them.
+fn security_context(task: &RunTask, settings: &JobSettings) -> SecurityContext {
     let own = &task.security_context;
-    let privileged = own.privileged.unwrap_or(false);
-    let seccomp_profile = own
-        .seccomp_profile
-        .as_ref()
-        .and_then(|profile| {
-            Some(SeccompProfile {
-                type_: profile.kind.clone()?,
-                localhost_profile: profile.localhost_profile.clone(),
-            })
+    let default = settings.container_defaults.0.clone();
+    let privileged = own.privileged.or(default.privileged);
+    let seccomp_profile = own.seccomp_profile.as_ref().and_then(|profile| {
+        Some(SeccompProfile {
+            type_: profile.kind.clone()?,
+            localhost_profile: profile.localhost_profile.clone(),
         })
-        .unwrap_or_else(runtime_default);
-    let capabilities = own.capabilities.as_ref().map_or_else(
-        || Capabilities {
-            add: None,
-            drop: Some(vec!["ALL".into()]),
-        },
-        |capabilities| Capabilities {
-            add: unless_empty(&capabilities.add),
-            drop: unless_empty(&capabilities.drop),
-        },
-    );
-    SecurityContext {
+    });
+    let capabilities = own.capabilities.as_ref().map(|capabilities| Capabilities {
+        add: unless_empty(&capabilities.add),
+        drop: unless_empty(&capabilities.drop),
+    });
+    let escalation = match privileged {
         // Kubernetes refuses a privileged container that may not escalate.
-        allow_privilege_escalation: Some(own.allow_privilege_escalation.unwrap_or(privileged)),
-        capabilities: Some(capabilities),
-        privileged: Some(privileged),
-        proc_mount: own.proc_mount.clone(),
-        read_only_root_filesystem: own.read_only_root_filesystem,
-        run_as_user: Some(own.run_as_user.unwrap_or(USER)),
-        run_as_group: Some(own.run_as_group.unwrap_or(GROUP)),
-        run_as_non_root: Some(own.run_as_non_root.unwrap_or(true)),
-        seccomp_profile: Some(seccomp_profile),
-        ..SecurityContext::default()
+        Some(true) => Some(true),
+        _ => default.allow_privilege_escalation,
+    };
+    SecurityContext {
+        allow_privilege_escalation: own.allow_privilege_escalation.or(escalation),
+        capabilities: capabilities.or(default.capabilities),
+        privileged,
+        proc_mount: own.proc_mount.clone().or(default.proc_mount),
+        read_only_root_filesystem: own
+            .read_only_root_filesystem
+            .or(default.read_only_root_filesystem),
+        run_as_user: own.run_as_user.or(default.run_as_user),
+        run_as_group: own.run_as_group.or(default.run_as_group),
+        run_as_non_root: own.run_as_non_root.or(default.run_as_non_root),
+        seccomp_profile: seccomp_profile.or(default.seccomp_profile),
+        ..default
     }
 }
 
@@ -351,6 +418,9 @@ mod tests {
     fn settings(token: Option<SecretKey>) -> JobSettings {
         JobSettings {
             managed_by: "job-executor-service".into(),
+            labels: JobLabels::default(),
+            container_defaults: ContainerDefaults::default(),
+            pod_defaults: PodDefaults::default(),
             init_container: InitContainer {
                 image: "jes:1".into(),
                 configuration_service: "http://configuration-service:8080".into(),

@@ -68,13 +68,48 @@ pub(crate) struct ContainerEnd {
     pub(crate) finished: Option<Timestamp>,
 }
 
+/// What a task may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// For all attempts together.
+    pub(crate) seconds: u32,
+    /// At least one.
+    pub(crate) attempts: usize,
+}
+
 /// The end of a task, and where its logs are.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct TaskEnd {
     pub(crate) ending: Ending,
+    /// What the task wrote to its `resultFile`.
+    pub(crate) result: Option<String>,
     pub(crate) started: Option<Timestamp>,
     pub(crate) finished: Option<Timestamp>,
     pub(crate) pod: Option<(String, PodSeen)>,
+}
+
+impl TaskEnd {
+    /// Of a task that left nothing in the cluster.
+    pub(crate) fn failed(reason: String) -> Self {
+        Self {
+            ending: Ending::Failed(reason),
+            result: None,
+            started: None,
+            finished: None,
+            pod: None,
+        }
+    }
+
+    /// With the message of the container of this Job as the task's result.
+    pub(crate) fn with_result(mut self, job: &str) -> Self {
+        let containers = self.pod.iter_mut().flat_map(|(_, pod)| &mut pod.containers);
+        let mut named = containers.filter(|container| container.name == job);
+        self.result = named.find_map(|container| match &mut container.state {
+            ContainerState::Ended(end) => end.message.take(),
+            ContainerState::Waiting | ContainerState::Running => None,
+        });
+        self
+    }
 }
 
 impl JobSeen {
@@ -198,13 +233,14 @@ impl Seen {
     }
 
     /// How the task of this Job ended, if it has.
-    pub(crate) fn end(&self, job: &str, time_limit: u32) -> Option<TaskEnd> {
+    pub(crate) fn end(&self, job: &str, limits: Limits) -> Option<TaskEnd> {
         if let JobSeen::Failed { reason, .. } = &self.job
             && reason == "DeadlineExceeded"
         {
             let failure = format!(
-                "job {job} failed: job deadline exceeded ({time_limit} s; `maxPollDuration` of the \
-                 task or TASK_DEADLINE_SECONDS of the service changes it)"
+                "job {job} failed: job deadline exceeded ({} s; `maxPollDuration` of the \
+                 task or TASK_DEADLINE_SECONDS of the service changes it)",
+                limits.seconds
             );
             return Some(self.ended(job, Ending::Failed(failure)));
         }
@@ -215,21 +251,19 @@ impl Seen {
                 .values()
                 .filter(|pod| !pod.ending && pod.reason.is_none())
         };
-        if let Some(end) = alive().find_map(|pod| pod.container(job)) {
-            let ending = if end.exit_code == 0 {
-                Ending::Succeeded
-            } else {
-                Ending::Failed(backoff_limit_exceeded(job))
-            };
-            return Some(self.ended(job, ending));
+        let ends = alive().filter_map(|pod| pod.container(job));
+        if ends.clone().any(|end| end.exit_code == 0) {
+            return Some(self.ended(job, Ending::Succeeded));
         }
         let init_container = init_container_name(job);
-        let bad_init = |pod: &PodSeen| {
+        let bad_init = |pod: &&PodSeen| {
             pod.init_container(&init_container)
                 .is_some_and(|end| end.exit_code != 0)
         };
-        if alive().any(bad_init) {
-            return Some(self.ended(job, Ending::Failed(backoff_limit_exceeded(job))));
+        // Kubernetes makes another Pod after each that failed, until it has made them all.
+        if ends.count() + alive().filter(bad_init).count() >= limits.attempts {
+            let failure = backoff_limit_exceeded(job, limits.attempts);
+            return Some(self.ended(job, Ending::Failed(failure)));
         }
         match &self.job {
             JobSeen::NotYet | JobSeen::Running => None,
@@ -252,12 +286,16 @@ impl Seen {
         // A Job that was deleted and created again has the Pod of before beside its own.
         let with_end = |(_, pod): &(&String, &PodSeen)| pod.container(job).is_some();
         let whole = |of: &(&String, &PodSeen)| with_end(of) && !of.1.ending;
-        let mut pods = self.pods.iter();
-        let pod = pods.clone().find(whole).or(pods.clone().find(with_end));
-        let pod = pod.or(pods.next());
+        // The last attempt tells why there was none after it.
+        let end_of = |of: &(&String, &PodSeen)| of.1.container(job).and_then(|end| end.finished);
+        let pods = self.pods.iter();
+        let pod = pods.clone().filter(whole).max_by_key(end_of);
+        let pod = pod.or(pods.clone().filter(with_end).max_by_key(end_of));
+        let pod = pod.or(pods.max_by_key(|(_, pod)| pod.created));
         let container = pod.and_then(|(_, pod)| pod.container(job));
         TaskEnd {
             ending,
+            result: None,
             started: container.and_then(|end| end.started),
             finished: container.and_then(|end| end.finished),
             pod: pod.map(|(name, pod)| (name.clone(), pod.clone())),
@@ -266,10 +304,14 @@ impl Seen {
 }
 
 /// What the Job's condition is going to say, and what the original's users search for.
-fn backoff_limit_exceeded(job: &str) -> String {
+fn backoff_limit_exceeded(job: &str, attempts: usize) -> String {
+    let attempts = match attempts {
+        1 => String::new(),
+        more => format!(" ({more} attempts)"),
+    };
     format!(
         "job {job} failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified \
-         backoff limit"
+         backoff limit{attempts}"
     )
 }
 
@@ -287,7 +329,11 @@ mod tests {
 
     fn end(job: JobSeen, pod: Option<PodSeen>) -> String {
         let pods = pod.into_iter().map(|pod| ("j-x".to_owned(), pod)).collect();
-        match (Seen { job, pods }).end("j", 30) {
+        let limits = Limits {
+            seconds: 30,
+            attempts: 1,
+        };
+        match (Seen { job, pods }).end("j", limits) {
             None => "goes on".into(),
             Some(TaskEnd {
                 ending: Ending::Succeeded,

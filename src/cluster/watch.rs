@@ -4,6 +4,7 @@
 //! events of its own Job only.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,11 +19,12 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::found::Sighting;
 use super::names;
-use super::outcome::{JobSeen, PodSeen, Seen, TaskEnd};
+use super::namespace::Needed;
+use super::outcome::{JobSeen, Limits, PodSeen, Seen, TaskEnd};
 use crate::telemetry::error_chain;
 
 /// The label that the Job controller puts on each Pod.
@@ -87,6 +89,77 @@ impl Interruption {
     }
 }
 
+/// How many of the watches have not listed their Jobs once.
+pub(super) struct Lists(AtomicUsize);
+
+impl Lists {
+    pub(super) fn new(watches: usize) -> Arc<Self> {
+        Arc::new(Self(AtomicUsize::new(watches)))
+    }
+}
+
+/// Tells of one of several watches; the end of a list only when all have listed once: the Jobs of a run may
+/// be in several namespaces.
+pub(super) struct Teller {
+    news: mpsc::UnboundedSender<News>,
+    lists: Arc<Lists>,
+    needed: Needed,
+    has_listed: bool,
+}
+
+impl Teller {
+    pub(super) fn new(
+        news: mpsc::UnboundedSender<News>,
+        lists: Arc<Lists>,
+        needed: Needed,
+    ) -> Self {
+        Self {
+            news,
+            lists,
+            needed,
+            has_listed: false,
+        }
+    }
+
+    fn tell(&self, of: fn(Sighting) -> News, job: &Job) {
+        // Whoever executes the runs reads the news for as long as there is a watch.
+        if let Some(sighting) = Sighting::of(job) {
+            self.news.send(of(sighting)).ok();
+        }
+    }
+
+    fn list_end(&mut self) {
+        if !std::mem::replace(&mut self.has_listed, true) {
+            self.lists.0.fetch_sub(1, Ordering::AcqRel);
+        }
+        if self.lists.0.load(Ordering::Acquire) == 0 {
+            self.news.send(News::ListEnd).ok();
+        }
+    }
+
+    /// The others must not wait for a namespace in which the permissions are missing.
+    fn failed(&mut self, error: &watcher::Error, namespace: &str) {
+        if self.needed == Needed::WherePermitted && !self.has_listed && is_forbidden(error) {
+            error!(
+                namespace,
+                error = error_chain(error),
+                "the Jobs of a namespace of ALLOWED_NAMESPACES cannot be listed, its tasks fail until the \
+                 service's account is permitted there (deploy/job-namespace.yaml)"
+            );
+            self.list_end();
+        }
+    }
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status,
+        _ => return false,
+    };
+    matches!(status.code, 403 | 404)
+}
+
 /// What the watch shows of runs whose end is not marked.
 #[derive(Debug)]
 pub(crate) enum News {
@@ -147,10 +220,10 @@ impl Watch {
     }
 
     /// Waits for the end of a task. Ends only with it: the caller sets the limit.
-    pub(crate) async fn end(&self, job: &str, time_limit: u32) -> TaskEnd {
+    pub(crate) async fn end(&self, job: &str, limits: Limits) -> TaskEnd {
         let mut seen = self.subscribe(job);
         loop {
-            if let Some(end) = seen.borrow_and_update().end(job, time_limit) {
+            if let Some(end) = seen.borrow_and_update().end(job, limits) {
                 return end;
             }
             if seen.changed().await.is_err() {
@@ -201,7 +274,7 @@ impl Watch {
         client: Client,
         namespace: &str,
         managed_by: &str,
-        news: mpsc::UnboundedSender<News>,
+        teller: Teller,
     ) {
         // A Job whose answer is out leaves this watch, so that memory follows the work at hand and
         // not the Jobs that are kept.
@@ -221,7 +294,7 @@ impl Watch {
         let jobs_synced = watch::Sender::new(false);
         let pods_may_start = jobs_synced.subscribe();
         tokio::join!(
-            self.follow_jobs(jobs, jobs_synced, news),
+            self.follow_jobs(jobs, jobs_synced, teller, namespace),
             self.follow_pods(pods, pods_may_start)
         );
     }
@@ -230,23 +303,21 @@ impl Watch {
         &self,
         mut events: S,
         synced: watch::Sender<bool>,
-        news: mpsc::UnboundedSender<News>,
+        mut teller: Teller,
+        namespace: &str,
     ) where
         S: futures::Stream<Item = watcher::Result<Event<Job>>> + Unpin,
     {
-        // Whoever executes the runs reads the news for as long as there is a watch.
-        let tell = |of: fn(Sighting) -> News, job: &Job| {
-            if let Some(sighting) = Sighting::of(job) {
-                news.send(of(sighting)).ok();
-            }
-        };
         let mut listed = HashSet::new();
         let mut interruption = Interruption::default();
         loop {
             let event = events.try_next().await;
             match &event {
                 Ok(_) => interruption.works("Jobs"),
-                Err(error) => interruption.failed("Jobs", error),
+                Err(error) => {
+                    teller.failed(error, namespace);
+                    interruption.failed("Jobs", error);
+                }
             }
             match event {
                 Ok(Some(Event::Init)) => {
@@ -256,16 +327,16 @@ impl Watch {
                 Ok(Some(Event::InitApply(job))) => {
                     listed.insert(job.name_any());
                     self.saw_job(&job);
-                    tell(News::Listed, &job);
+                    teller.tell(News::Listed, &job);
                 }
                 Ok(Some(Event::InitDone)) => {
                     self.gone_unless(&std::mem::take(&mut listed));
-                    news.send(News::ListEnd).ok();
+                    teller.list_end();
                     synced.send_replace(true);
                 }
                 Ok(Some(Event::Apply(job))) => {
                     self.saw_job(&job);
-                    tell(News::Seen, &job);
+                    teller.tell(News::Seen, &job);
                 }
                 Ok(Some(Event::Delete(job))) => self.lost_job(&job),
                 Ok(None) => return,
@@ -395,8 +466,9 @@ mod tests {
                 Ok(event)
             });
         let (news, _) = mpsc::unbounded_channel();
+        let teller = Teller::new(news, Lists::new(1), Needed::Always);
         watch
-            .follow_jobs(events, watch::Sender::new(false), news)
+            .follow_jobs(events, watch::Sender::new(false), teller, "keptn")
             .await;
         assert_eq!(state(&watch, "deleted"), JobSeen::Gone);
         assert_eq!(state(&watch, "kept"), JobSeen::Running);

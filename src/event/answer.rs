@@ -20,8 +20,13 @@ const ID_NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_3a52_8d0e_4b8f_9a43_53c1_0e7d_
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Succeeded,
+    /// Something failed that is no reason to stop.
+    Warned,
     Errored,
 }
+
+/// The part of an answer's data under the name of Keptn's task, such as `data.test`.
+pub(crate) type Section = Map<String, Value>;
 
 /// When the tasks of a test ran; Keptn's evaluation takes its time frame from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +61,7 @@ pub(crate) fn finished(
     let mut answer = Answer::new(envelope, "finished", time);
     let (status, result) = match verdict {
         Verdict::Succeeded => ("succeeded", "pass"),
+        Verdict::Warned => ("succeeded", "warning"),
         Verdict::Errored => ("errored", "fail"),
     };
     answer.data.insert("status".into(), status.into());
@@ -128,6 +134,21 @@ impl Answer {
             .data("application/json", Value::Object(self.data.clone()))
             .build()?;
         Ok(serde_json::to_vec(&event)?)
+    }
+
+    /// The same answer with these fields in its task's section, over those that are there. An event that
+    /// is of no task has no section.
+    pub(crate) fn with_section(mut self, section: Section) -> Self {
+        if section.is_empty() {
+            return self;
+        }
+        if let Some(task) = self.envelope.event_type.task() {
+            let of_task = self.data.entry(task).or_insert_with(|| json!({}));
+            if let Value::Object(of_task) = of_task {
+                of_task.extend(section);
+            }
+        }
+        self
     }
 
     /// The same answer with another message.

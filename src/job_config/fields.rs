@@ -95,7 +95,7 @@ impl ResourceUri {
 shown_as_text!(ResourceUri);
 
 /// Where in Keptn's repository a resource is looked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Level {
     #[default]
@@ -203,15 +203,15 @@ impl ResultFile {
 
 shown_as_text!(ResultFile);
 
-/// What a task that failed means for its run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a task that failed means for its run, from the lesser to the worse.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum OnFailure {
+    /// The action goes on, and the result is `warning`.
+    Warn,
     /// The action ends, and the run has errored.
     #[default]
     Fail,
-    /// The action goes on, and the result is `warning`.
-    Warn,
 }
 
 /// `retries`: how often a task that failed is started again; Kubernetes waits 10, 20, 40, … seconds, at
@@ -556,7 +556,7 @@ where
 }
 
 /// Keys of Kubernetes annotations: an optional DNS prefix, then at most 63 characters.
-pub(super) fn check_annotation(key: &str) -> Result<(), String> {
+pub(crate) fn check_annotation(key: &str) -> Result<(), String> {
     if key.starts_with("keptn.sh/jes-") {
         return Err(format!(
             "`{key}` is not allowed, annotations of this service begin so"

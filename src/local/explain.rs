@@ -9,15 +9,15 @@ use anyhow::Context;
 
 use super::NAMESPACE;
 use crate::cli::{Exit, ExplainSettings, ServeSettings};
-use crate::cluster::OwnPod;
 use crate::explain::explain;
 use crate::lint::output::{Colours, Form, Output};
+use crate::rules::Known;
 use crate::rules::Rules;
 
 /// Of a service with these settings that knows nothing of its own Pod.
 pub(crate) fn rules(settings: &ServeSettings) -> Rules {
     let namespace = settings.tasks.namespace(NAMESPACE);
-    Rules::of(settings, &namespace, &OwnPod::default())
+    Rules::of(settings, &namespace, &Known::default())
 }
 
 /// The command `explain`.

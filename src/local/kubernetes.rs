@@ -1,4 +1,4 @@
-//! A Kubernetes API for Jobs, Pods, Leases and Secrets in this process: what the API server keeps, what the
+//! A Kubernetes API for Jobs, Pods, Leases, Secrets and ConfigMaps in this process: what the API server keeps, what the
 //! Job controller ([`controller`]) and the kubelet ([`kubelet`]) make of it, and the service under a real
 //! client ([`api`]). Containers are run by a [`Runtime`].
 //!
@@ -71,6 +71,7 @@ struct State {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Resource {
+    ConfigMaps,
     Jobs,
     Leases,
     Pods,
@@ -104,6 +105,7 @@ pub(crate) struct Failure {
 impl Resource {
     pub(crate) fn parse(plural: &str) -> Option<Self> {
         match plural {
+            "configmaps" => Some(Self::ConfigMaps),
             "jobs" => Some(Self::Jobs),
             "leases" => Some(Self::Leases),
             "pods" => Some(Self::Pods),
@@ -114,6 +116,7 @@ impl Resource {
 
     fn plural(self) -> &'static str {
         match self {
+            Self::ConfigMaps => "configmaps",
             Self::Jobs => "jobs",
             Self::Leases => "leases",
             Self::Pods => "pods",
@@ -123,6 +126,7 @@ impl Resource {
 
     fn kind(self) -> (&'static str, &'static str) {
         match self {
+            Self::ConfigMaps => ("v1", "ConfigMap"),
             Self::Jobs => ("batch/v1", "Job"),
             Self::Leases => ("coordination.k8s.io/v1", "Lease"),
             Self::Pods => ("v1", "Pod"),

@@ -118,6 +118,9 @@ fn task(task: &TaskExplained, lines: &mut Vec<String>) {
     if let Some(reason) = &task.refused {
         lines.push(format!("    {BAD}refused{BAD:#}: {}", one_line(reason)));
     }
+    for remark in &task.remarks {
+        lines.push(format!("    {remark}"));
+    }
     variables(&task.env, lines);
 }
 
@@ -128,6 +131,7 @@ fn variables(variables: &[VariableExplained], lines: &mut Vec<String>) {
             Outcome::Error(error) => format!("{BAD}{}{BAD:#}", one_line(error)),
             Outcome::Ignored(reason) => format!("ignored, {reason}"),
             Outcome::Secret(secret) => format!("all keys of the Secret {secret}"),
+            Outcome::Keys(keys) => format!("all keys of the {}", keys.of),
             Outcome::Key(key) => format!("`{}` of the {}", one_line(&key.key), key.of),
         };
         let source = match variable.line {

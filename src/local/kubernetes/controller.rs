@@ -15,6 +15,10 @@ use crate::run::hash;
 /// From the end of a Pod's containers until the Pod is gone: for so long its logs can be read.
 const PARTING: Duration = Duration::from_secs(1);
 
+/// Before a Pod takes the place of one that failed; doubled for each that follows, up to the longest.
+const BACK_OFF: Duration = Duration::from_secs(10);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(360);
+
 /// A Job whose Pod is there.
 pub(super) struct Running {
     uid: String,
@@ -113,7 +117,7 @@ impl Kubernetes {
             .ok();
     }
 
-    /// From the Pod's beginning to the Job's end.
+    /// From the first Pod's beginning to the Job's end.
     async fn work(
         &self,
         key: &Key,
@@ -121,61 +125,83 @@ impl Kubernetes {
         stop: &CancellationToken,
         mut limit: watch::Receiver<Option<u64>>,
     ) {
-        let pod = self.create_pod(key, job);
-        self.patch(
-            key,
-            &json!({"status": {"startTime": self.now(), "active": 1}}),
-        )
-        .ok();
         let started = Instant::now();
-        let stop_pod = CancellationToken::new();
-        let mut run = std::pin::pin!(kubelet::run(self, &pod, &stop_pod));
-        let end = loop {
-            let seconds = *limit.borrow_and_update();
-            tokio::select! {
-                succeeded = &mut run => break End::Pod { succeeded },
-                () = overdue(started, seconds) => break End::Deadline,
-                () = stop.cancelled() => break End::Stopped,
-                changed = limit.changed() => if changed.is_err() { break End::Stopped },
+        let retries = job["spec"]["backoffLimit"].as_u64().unwrap_or_default();
+        for failed in 0..=retries {
+            let pod = self.create_pod(key, job, failed);
+            let start = job["status"]["startTime"].as_str();
+            let start = start.map_or_else(|| self.now(), Value::from);
+            let failed_before = (failed > 0).then_some(failed);
+            self.patch(
+                key,
+                &json!({"status": {"startTime": start, "active": 1, "failed": failed_before}}),
+            )
+            .ok();
+            let stop_pod = CancellationToken::new();
+            let mut run = std::pin::pin!(kubelet::run(self, &pod, &stop_pod));
+            let end = tokio::select! {
+                succeeded = &mut run => End::Pod { succeeded },
+                end = cut(started, stop, &mut limit) => end,
+            };
+            match end {
+                End::Pod { succeeded } => {
+                    self.settles().await;
+                    self.shows_phase(&pod, succeeded);
+                    self.settles().await;
+                    if succeeded {
+                        self.concludes(key, job, "Complete", 0);
+                        return;
+                    }
+                }
+                End::Deadline => {
+                    let message = "Job was active longer than specified deadline";
+                    self.conclude(key, job, "FailureTarget", "DeadlineExceeded", message, 0);
+                    self.mark_for_deletion(&pod);
+                    stop_pod.cancel();
+                    let succeeded = run.await;
+                    self.parts_with(&pod, succeeded).await;
+                    let failed = failed + 1;
+                    self.conclude(key, job, "Failed", "DeadlineExceeded", message, failed);
+                    return;
+                }
+                End::Stopped => {
+                    self.mark_for_deletion(&pod);
+                    stop_pod.cancel();
+                    let succeeded = run.await;
+                    self.parts_with(&pod, succeeded).await;
+                    return;
+                }
             }
-        };
-        match end {
-            End::Pod { succeeded } => {
-                self.settles().await;
-                self.shows_phase(&pod, succeeded);
-                self.settles().await;
-                // Since Kubernetes 1.31 each end is announced by a condition of its own.
-                let (announced, kind, reason, message) = if succeeded {
-                    let message = "Reached expected number of succeeded pods";
-                    (
-                        "SuccessCriteriaMet",
-                        "Complete",
-                        "CompletionsReached",
-                        message,
-                    )
-                } else {
-                    let message = "Job has reached the specified backoff limit";
-                    ("FailureTarget", "Failed", "BackoffLimitExceeded", message)
-                };
-                self.conclude(key, job, announced, reason, message);
-                self.conclude(key, job, kind, reason, message);
+            if failed == retries {
+                break;
             }
-            End::Deadline => {
+            let pause = BACK_OFF * 2_u32.saturating_pow(u32::try_from(failed).unwrap_or(u32::MAX));
+            let end = tokio::select! {
+                () = sleep(pause.min(LONGEST_BACK_OFF)) => continue,
+                end = cut(started, stop, &mut limit) => end,
+            };
+            if matches!(end, End::Deadline) {
                 let message = "Job was active longer than specified deadline";
-                self.conclude(key, job, "FailureTarget", "DeadlineExceeded", message);
-                self.mark_for_deletion(&pod);
-                stop_pod.cancel();
-                let succeeded = run.await;
-                self.parts_with(&pod, succeeded).await;
-                self.conclude(key, job, "Failed", "DeadlineExceeded", message);
+                self.conclude(key, job, "FailureTarget", "DeadlineExceeded", message, 0);
+                let failed = failed + 1;
+                self.conclude(key, job, "Failed", "DeadlineExceeded", message, failed);
             }
-            End::Stopped => {
-                self.mark_for_deletion(&pod);
-                stop_pod.cancel();
-                let succeeded = run.await;
-                self.parts_with(&pod, succeeded).await;
-            }
+            return;
         }
+        self.concludes(key, job, "Failed", retries + 1);
+    }
+
+    /// As its Pods ended. Since Kubernetes 1.31 each end is announced by a condition of its own.
+    fn concludes(&self, key: &Key, job: &Value, kind: &str, failed: u64) {
+        let (announced, reason, message) = if kind == "Complete" {
+            let message = "Reached expected number of succeeded pods";
+            ("SuccessCriteriaMet", "CompletionsReached", message)
+        } else {
+            let message = "Job has reached the specified backoff limit";
+            ("FailureTarget", "BackoffLimitExceeded", message)
+        };
+        self.conclude(key, job, announced, reason, message, failed);
+        self.conclude(key, job, kind, reason, message, failed);
     }
 
     fn mark_for_deletion(&self, pod: &Key) {
@@ -206,12 +232,12 @@ impl Kubernetes {
         }
     }
 
-    fn create_pod(&self, job_key: &Key, job: &Value) -> Key {
+    fn create_pod(&self, job_key: &Key, job: &Value, attempt: u64) -> Key {
         self.forget_logs();
         let metadata = &job["metadata"];
         let uid = text(&metadata["uid"]);
-        // Where Kubernetes takes five random characters; the same Job gets the same ones here.
-        let suffix = &hash(uid.as_bytes())[..5];
+        // Where Kubernetes takes five random characters; the same attempt of the same Job gets the same ones here.
+        let suffix = &hash(format!("{uid}{attempt}").as_bytes())[..5];
         let key = job_key.sibling(Resource::Pods, &format!("{}-{suffix}", job_key.name));
         let template = &job["spec"]["template"];
         let mut labels = template["metadata"]["labels"].clone();
@@ -247,7 +273,15 @@ impl Kubernetes {
     }
 
     /// Adds a condition to the Job, if it is still the same one.
-    fn conclude(&self, key: &Key, job: &Value, kind: &str, reason: &str, message: &str) {
+    fn conclude(
+        &self,
+        key: &Key,
+        job: &Value,
+        kind: &str,
+        reason: &str,
+        message: &str,
+        failed: u64,
+    ) {
         let Some(now) = self
             .get(key)
             .filter(|now| now["metadata"]["uid"] == job["metadata"]["uid"])
@@ -263,7 +297,7 @@ impl Kubernetes {
             "Complete" => {
                 json!({"conditions": conditions, "active": null, "succeeded": 1, "completionTime": self.now()})
             }
-            "Failed" => json!({"conditions": conditions, "active": null, "failed": 1}),
+            "Failed" => json!({"conditions": conditions, "active": null, "failed": failed}),
             _ => json!({"conditions": conditions}),
         };
         self.patch(key, &json!({"status": status})).ok();
@@ -311,6 +345,22 @@ impl Kubernetes {
                 let name = text(&pod["metadata"]["name"]);
                 self.delete(&change.key.sibling(Resource::Pods, name)).ok();
             }
+        }
+    }
+}
+
+/// Until the Job must not go on.
+async fn cut(
+    started: Instant,
+    stop: &CancellationToken,
+    limit: &mut watch::Receiver<Option<u64>>,
+) -> End {
+    loop {
+        let seconds = *limit.borrow_and_update();
+        tokio::select! {
+            () = overdue(started, seconds) => return End::Deadline,
+            () = stop.cancelled() => return End::Stopped,
+            changed = limit.changed() => if changed.is_err() { return End::Stopped },
         }
     }
 }

@@ -67,6 +67,9 @@ pub(crate) struct Output {
     container: Container,
 }
 
+/// The most of a termination message that Kubernetes keeps.
+const MESSAGE_BYTES: usize = 4096;
+
 /// Of [`Output::tail`].
 const TAIL_BYTES: usize = 4096;
 
@@ -202,8 +205,8 @@ impl Sandbox<'_> {
             .await;
         let code = exit.code();
         let (reason, message) = match exit {
-            Exit::Code(0) => ("Completed", None),
-            Exit::Code(_) => ("Error", None),
+            Exit::Code(0) => ("Completed", self.termination_message(container)),
+            Exit::Code(_) => ("Error", self.termination_message(container)),
             Exit::NotStarted(message) => ("StartError", Some(message)),
         };
         self.shows(
@@ -213,6 +216,19 @@ impl Sandbox<'_> {
                 "startedAt": started, "finishedAt": self.cluster.now()}}),
         );
         code == 0
+    }
+
+    /// What the container wrote to the file that its Pod names, where that is on one of its volumes.
+    fn termination_message(&self, container: &core::Container) -> Option<String> {
+        let path = container.termination_message_path.as_deref()?;
+        let mounts = self.mounts(container);
+        let mut files = mounts.iter().filter_map(|mount| {
+            let below = path.strip_prefix(&mount.path)?.strip_prefix('/')?;
+            std::fs::read(mount.directory.join(below)).ok()
+        });
+        let mut message = files.next()?;
+        message.truncate(MESSAGE_BYTES);
+        (!message.is_empty()).then(|| String::from_utf8_lossy(&message).into_owned())
     }
 
     fn status(&self, status: &Value) {
@@ -268,10 +284,18 @@ impl Sandbox<'_> {
     fn resolve(&self, part: Part, container: &core::Container) -> Result<Container, String> {
         let mut variables = BTreeMap::new();
         for source in container.env_from.iter().flatten() {
+            let mut found = BTreeMap::new();
             if let Some(secret) = &source.secret_ref {
                 let optional = secret.optional.unwrap_or_default();
-                variables.extend(self.secret(&secret.name, optional)?);
+                found.extend(self.secret(&secret.name, optional)?);
             }
+            if let Some(map) = &source.config_map_ref {
+                let optional = map.optional.unwrap_or_default();
+                found.extend(self.config_map(&map.name, optional)?);
+            }
+            let prefix = source.prefix.as_deref().unwrap_or_default();
+            let found = found.into_iter();
+            variables.extend(found.map(|(key, value)| (format!("{prefix}{key}"), value)));
         }
         for variable in container.env.iter().flatten() {
             if let Some(value) = self.value(variable, &variables)? {
@@ -323,19 +347,50 @@ impl Sandbox<'_> {
         known: &BTreeMap<String, String>,
     ) -> Result<Option<String>, String> {
         let source = variable.value_from.as_ref();
-        let Some(secret) = source.and_then(|source| source.secret_key_ref.as_ref()) else {
-            let value = variable.value.as_deref().unwrap_or_default();
-            return Ok(Some(expanded(value, known)));
+        let secret = source.and_then(|source| source.secret_key_ref.as_ref());
+        let map = source.and_then(|source| source.config_map_key_ref.as_ref());
+        let (optional, mut found, key, holder) = match (secret, map) {
+            (Some(secret), _) => {
+                let optional = secret.optional.unwrap_or_default();
+                let found = self.secret(&secret.name, optional)?;
+                (optional, found, &secret.key, ("Secret", &secret.name))
+            }
+            (None, Some(map)) => {
+                let optional = map.optional.unwrap_or_default();
+                let found = self.config_map(&map.name, optional)?;
+                (optional, found, &map.key, ("ConfigMap", &map.name))
+            }
+            (None, None) => {
+                let value = variable.value.as_deref().unwrap_or_default();
+                return Ok(Some(expanded(value, known)));
+            }
         };
-        let optional = secret.optional.unwrap_or_default();
-        let value = self.secret(&secret.name, optional)?.remove(&secret.key);
+        let value = found.remove(key);
         if value.is_none() && !optional {
+            let (kind, name) = holder;
+            let namespace = &self.pod.namespace;
             return Err(format!(
-                "couldn't find key {} in Secret {}",
-                secret.key, secret.name
+                "couldn't find key {key} in {kind} {namespace}/{name}"
             ));
         }
         Ok(value)
+    }
+
+    fn config_map(&self, name: &str, optional: bool) -> Result<BTreeMap<String, String>, String> {
+        let Some(map) = self
+            .cluster
+            .get(&self.pod.sibling(Resource::ConfigMaps, name))
+        else {
+            return if optional {
+                Ok(BTreeMap::new())
+            } else {
+                Err(format!("configmap \"{name}\" not found"))
+            };
+        };
+        let data = map["data"].as_object().into_iter().flatten();
+        Ok(data
+            .map(|(key, value)| (key.clone(), text(value).to_owned()))
+            .collect())
     }
 
     fn secret(&self, name: &str, optional: bool) -> Result<BTreeMap<String, String>, String> {

@@ -1,0 +1,166 @@
+//! The Jobs of one namespace: made, followed, marked.
+
+use std::time::Duration;
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::Value;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::calls::{Failed, call, retried};
+use super::found::Sighting;
+use super::outcome::{JobSeen, Limits, TaskEnd};
+use super::watch::{self, Watch};
+use super::{Created, Refused};
+
+/// Added to a task's time limit before the API is asked whether the Job still exists: only a watch
+/// that was away when the Job was deleted makes that necessary.
+const OVERDUE: Duration = Duration::from_secs(60);
+
+/// After a Job was in the way of its own creation and then could not be found.
+const VANISHED_PAUSE: Duration = Duration::from_secs(1);
+
+const FIELD_MANAGER: &str = "job-executor-service";
+
+/// Whether the service can do without the Jobs of a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needed {
+    Always,
+    /// One that the settings name in addition: where its permissions are missing, its tasks fail and no
+    /// others.
+    WherePermitted,
+}
+
+#[derive(Clone)]
+pub(super) struct Namespace {
+    jobs: Api<Job>,
+    pub(super) pods: Api<Pod>,
+    pub(super) watch: Watch,
+    pub(super) needed: Needed,
+}
+
+impl Namespace {
+    pub(super) fn new(client: &Client, name: &str, needed: Needed) -> Self {
+        Self {
+            jobs: Api::namespaced(client.clone(), name),
+            pods: Api::namespaced(client.clone(), name),
+            watch: Watch::new(),
+            needed,
+        }
+    }
+
+    /// Creates a Job, trying until the API server gives its verdict.
+    pub(super) async fn create(&self, job: &Job) -> Result<Created, Refused> {
+        let name = job.name_any();
+        let is_new_here = self.watch.follow(&name);
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PostParams::default()
+        };
+        let create = || async { call(self.jobs.create(&params, job)).await };
+        loop {
+            let created = retried("create", &name, Failed::is_verdict, create).await;
+            let Err(refused) = created else {
+                self.watch.created(&name);
+                return Ok(Created::New);
+            };
+            // An attempt whose answer was lost may have succeeded before another was refused.
+            if let Some(job) = self.get(&name).await {
+                let sighting = Sighting::of(&job);
+                if sighting.as_ref().is_some_and(|job| job.reported) {
+                    // It has left the watch, which will not tell of it.
+                    if is_new_here {
+                        self.watch.forget(&name);
+                    }
+                } else {
+                    self.watch.learned(&name, JobSeen::of(&job));
+                    if is_new_here {
+                        // The watch passes over the Pods of Jobs that nobody follows.
+                        self.look_for_pods(&name).await;
+                    }
+                }
+                return Ok(Created::Before(sighting));
+            }
+            if !refused.is_already_exists() {
+                self.watch.forget(&name);
+                return Err(Refused(refused.to_string()));
+            }
+            warn!(
+                job = name,
+                "the Job was there and is not, creating it again"
+            );
+            tokio::time::sleep(VANISHED_PAUSE).await;
+        }
+    }
+
+    /// None if there is no Job of this name, or none that this service may see.
+    pub(super) async fn get(&self, name: &str) -> Option<Job> {
+        let get = || async { call(self.jobs.get(name)).await };
+        let is_absent = match self.needed {
+            Needed::Always => Failed::is_not_found,
+            Needed::WherePermitted => {
+                |failed: &Failed| failed.is_not_found() || failed.is_forbidden()
+            }
+        };
+        retried("get", name, is_absent, get).await.ok()
+    }
+
+    /// Waits until the task of a Job has ended.
+    pub(super) async fn end(&self, job: &str, limits: Limits) -> TaskEnd {
+        if self.watch.is_unknown(job) {
+            self.look(job).await;
+        }
+        let overdue = Duration::from_secs(limits.seconds.into()) + OVERDUE;
+        let end = loop {
+            match timeout(overdue, self.watch.end(job, limits)).await {
+                Ok(end) => break end,
+                Err(_) => self.look(job).await,
+            }
+        };
+        if end.finished.is_some() {
+            return end;
+        }
+        // The Job's condition can be here before the Pod's, and with it goes where the logs are.
+        self.look_for_pods(job).await;
+        self.watch.end(job, limits).await
+    }
+
+    /// Asks for a Job that the watch does not show: one that was deleted while the watch was away, or
+    /// one that is reported.
+    async fn look(&self, name: &str) {
+        let state = self
+            .get(name)
+            .await
+            .map_or(JobSeen::Gone, |job| JobSeen::of(&job));
+        self.watch.learned(name, state);
+        self.look_for_pods(name).await;
+    }
+
+    async fn look_for_pods(&self, job: &str) {
+        let pods = ListParams::default().labels(&format!("{}={job}", watch::JOB_NAME));
+        let list = || async { call(self.pods.list(&pods)).await };
+        match retried("list Pods of", job, Failed::is_verdict, list).await {
+            Ok(pods) => self.watch.learned_pods(&pods.items),
+            Err(error) => warn!(job, %error, "the Job's Pods cannot be listed"),
+        }
+    }
+
+    /// Tries until it is done or there is no such Job: without its mark a run would be executed again.
+    pub(super) async fn patch(&self, job: &str, patch: &Value) {
+        let params = PatchParams::default();
+        let apply =
+            || async { call(self.jobs.patch_metadata(job, &params, &Patch::Merge(patch))).await };
+        if retried("patch", job, Failed::is_not_found, apply)
+            .await
+            .is_err()
+        {
+            info!(
+                job,
+                "the Job was deleted meanwhile, nothing is left to mark"
+            );
+        }
+    }
+}
