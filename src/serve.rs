@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::admission::{Admission, UnderWay};
-use crate::cli::ServeSettings;
+use crate::cli::{ServeSettings, TaskSettings};
 use crate::cluster::{self, Cluster, Identity, JobSettings, Leadership, OwnAccount, OwnPod};
 use crate::endpoint::{self, Endpoint, Router};
 use crate::executor::{Executor, Runs};
@@ -158,6 +158,7 @@ impl Service {
         };
         let rules = Rules::of(settings, &namespace, &known);
         warn_of_this_pod(&rules.jobs);
+        warn_of_settings(&settings.tasks);
         let leadership = Leadership::new(
             client.clone(),
             &namespace,
@@ -272,6 +273,21 @@ impl Service {
 async fn end_of(tracker: &TaskTracker, until: Instant) -> bool {
     tracker.close();
     timeout_at(until, tracker.wait()).await.is_ok()
+}
+
+/// In the original's words.
+fn warn_of_settings(settings: &TaskSettings) {
+    if settings.allow_privileged_jobs {
+        warn!("Privileged job workloads are allowed!");
+    }
+    if settings.default_job_service_account.is_none() {
+        warn!(
+            "No default service account for jobs configured: using kubernetes default service account!"
+        );
+    }
+    if settings.allowed_image_list.is_empty() {
+        info!("Found empty allowlist for images, all images are allowed!");
+    }
 }
 
 fn warn_of_this_pod(jobs: &JobSettings) {

@@ -6,6 +6,7 @@
 //! hours of an outage take milliseconds. [`desk`] runs real processes as tasks, [`podman`] containers, and
 //! [`real_cluster`] the service against a real cluster.
 
+mod beyond;
 mod configs;
 mod desk;
 mod endpoint;

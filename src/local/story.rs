@@ -4,7 +4,7 @@
 mod text;
 mod told;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Write};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -57,6 +57,11 @@ struct Task {
     of: usize,
     image: String,
     result: Option<TaskResult>,
+    attempts: usize,
+    /// The Pods of attempts that failed.
+    failed: BTreeSet<String>,
+    /// Whether its container's message is for the answer and not for people.
+    has_result_file: bool,
     /// Output since the last end of a line, by container.
     unfinished: BTreeMap<String, Vec<u8>>,
 }
@@ -198,12 +203,38 @@ impl Story {
             } else {
                 TaskResult::Failed
             };
+            if code != 0 {
+                let is_new = task.failed.insert(text(&pod["metadata"]["name"]).to_owned());
+                let attempt = task.failed.len();
+                if attempt < task.attempts {
+                    if is_new {
+                        self.retried(job, task, code);
+                    }
+                    return;
+                }
+            }
             if is_main || code != 0 {
-                let reason = terminated["message"].as_str();
+                let message = terminated["message"].as_str();
+                let reason = message.filter(|_| !task.has_result_file);
                 let reason = reason.or((!is_main).then_some("its files could not be fetched"));
                 self.ended(job, task, result, Some(code), reason);
             }
         }
+    }
+
+    fn retried(&self, job: &str, task: &mut Task, exit_code: i64) {
+        for (container, rest) in std::mem::take(&mut task.unfinished) {
+            self.write(&self.output(task, &container, &rest, false));
+        }
+        self.tell(&Told::TaskRetried {
+            event: &task.event,
+            action: &task.action,
+            task: &task.name,
+            job,
+            exit_code,
+            attempt: task.failed.len(),
+            of: task.attempts,
+        });
     }
 
     fn ended(
@@ -311,6 +342,9 @@ impl Task {
             of,
             image: place.task.image.clone(),
             result: None,
+            attempts: 1 + usize::from(u8::from(place.task.retries)),
+            failed: BTreeSet::new(),
+            has_result_file: place.task.result_file.is_some(),
             unfinished: BTreeMap::new(),
         })
     }

@@ -27,6 +27,10 @@ impl AllowList {
         Ok(Self { globs })
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.globs.is_empty()
+    }
+
     pub(crate) fn allows(&self, name: &str) -> bool {
         self.globs.is_empty() || self.globs.iter().any(|glob| glob.is_match(name))
     }
@@ -42,10 +46,10 @@ pub(super) fn entries(list: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
 
-    /// The original's own vectors: list, allowed, refused.
+    /// List, allowed, refused: the original's own vectors, and one that demands a digest.
     #[test]
     fn images_are_matched_as_in_the_original() {
-        let rows: [(&str, &[&str], &[&str]); 7] = [
+        let rows: [(&str, &[&str], &[&str]); 8] = [
             (
                 "r2.test/other/img:*,r2.test/me/img:1.2.3",
                 &[
@@ -103,6 +107,11 @@ mod tests {
                 "r2.test/user/image@sha256*,image@sha256:a428de*",
                 &["image@sha256:a428de44", "r2.test/user/image@sha256:1"],
                 &["user/image@sha256:a42bde", "other/abc/image@sha256:4428de"],
+            ),
+            (
+                "r1.test/*@sha256:*",
+                &["r1.test/a/b@sha256:0a", "r1.test/a:1@sha256:0a"],
+                &["r1.test/a/b:latest", "r1.test/a"],
             ),
             ("", &["any", "<some/random/string._a-~#2ß1 dse"], &[]),
             (

@@ -29,6 +29,9 @@ const SETTLING: Duration = Duration::from_millis(400);
 
 const NAMESPACE: &str = "keptn";
 
+/// Where tasks may run if the settings say so.
+const OTHER_NAMESPACE: &str = "other";
+
 #[derive(Clone)]
 pub(super) struct Kubernetes {
     cluster: embedded::Kubernetes,
@@ -43,6 +46,8 @@ struct Script {
     /// The Jobs of the cluster's life, as each was last.
     jobs: Mutex<BTreeMap<String, Arc<Value>>>,
     creations: Mutex<BTreeMap<String, usize>>,
+    /// Of Jobs whose tasks fail at first.
+    attempts: Mutex<BTreeMap<String, usize>>,
     transcript: Transcript,
 }
 
@@ -56,6 +61,8 @@ enum Behaviour {
         code: i32,
         log: String,
     },
+    /// So many attempts fail, the next one succeeds.
+    FailsAtFirst(usize),
     NeverEnds,
     Refused {
         code: u16,
@@ -91,6 +98,10 @@ impl Task<'_> {
 
     pub(super) fn fails(&self, code: i32, log: &str) {
         self.exits(code, log);
+    }
+
+    pub(super) fn fails_at_first(&self, attempts: usize) {
+        self.does(Behaviour::FailsAtFirst(attempts));
     }
 
     pub(super) fn fails_in_its_init_container(&self, log: &str) {
@@ -151,6 +162,14 @@ impl Script {
             .map_or_else(String::new, |job| task_of(job))
     }
 
+    /// From 1.
+    fn attempt(&self, container: &Container) -> usize {
+        let mut attempts = self.attempts.lock().unwrap();
+        let attempt = attempts.entry(container.job.clone()).or_default();
+        *attempt += 1;
+        *attempt
+    }
+
     async fn ends(&self, container: &Container, output: &Output) -> Exit {
         let task = self.task_of(container);
         let is_init = container.name.starts_with("init-");
@@ -167,6 +186,12 @@ impl Script {
                     tokio::time::sleep(WORK).await;
                     output.write(log.as_bytes());
                     return Exit::Code(code);
+                }
+                Behaviour::FailsAtFirst(failures) => {
+                    tokio::time::sleep(WORK).await;
+                    let attempt = self.attempt(container);
+                    output.write(format!("attempt {attempt}\n").as_bytes());
+                    return Exit::Code(i32::from(attempt <= failures));
                 }
                 Behaviour::IsOutlived if container.name == trouble::SIDECAR => {}
                 Behaviour::IsOutlived => {
@@ -233,7 +258,9 @@ fn task_of(job: &Value) -> String {
 }
 
 fn key_of(job: &Value) -> Key {
-    Key::new(Resource::Jobs, NAMESPACE, &text(&job["metadata"]["name"]))
+    let metadata = &job["metadata"];
+    let namespace = text(&metadata["namespace"]);
+    Key::new(Resource::Jobs, &namespace, &text(&metadata["name"]))
 }
 
 fn text(value: &Value) -> String {
@@ -251,6 +278,7 @@ impl Kubernetes {
             tasks: watch::Sender::new(BTreeMap::new()),
             jobs: Mutex::default(),
             creations: Mutex::default(),
+            attempts: Mutex::default(),
             transcript,
         });
         let cluster = embedded::Kubernetes::new(Parts {
@@ -299,6 +327,11 @@ impl Kubernetes {
         self.trouble.is_away(away);
     }
 
+    /// The account of the service has no permissions in the other namespace.
+    pub(super) fn forbids_the_other_namespace(&self) {
+        self.trouble.forbids(OTHER_NAMESPACE);
+    }
+
     /// Verb and resource of every call so far.
     pub(super) fn calls(&self) -> Vec<String> {
         self.trouble.calls()
@@ -323,7 +356,8 @@ impl Kubernetes {
     }
 
     pub(super) fn jobs(&self) -> Vec<Value> {
-        let (_, jobs) = self.cluster.list(Resource::Jobs, NAMESPACE);
+        let of = |namespace| self.cluster.list(Resource::Jobs, namespace).1;
+        let jobs = [NAMESPACE, OTHER_NAMESPACE].map(of).concat();
         jobs.iter().map(|job| Value::clone(job)).collect()
     }
 

@@ -76,6 +76,13 @@ impl Call {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        let mut segments = self.uri.path().split('/');
+        segments.find(|segment| *segment == "namespaces")?;
+        segments.next()
+    }
+
     fn selector(&self) -> &str {
         self.query.get("labelSelector").map_or("", String::as_str)
     }

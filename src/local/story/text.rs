@@ -84,6 +84,16 @@ pub(super) fn of(told: &Told<'_>) -> String {
             seconds,
             ..
         } => task_ended(task, *result, *exit_code, *reason, *seconds),
+        Told::TaskRetried {
+            task,
+            exit_code,
+            attempt,
+            of,
+            ..
+        } => indented(
+            &format!("{task} failed with exit code {exit_code} at attempt {attempt} of {of}, and is started again"),
+            Style::new(),
+        ),
         Told::Answered { status, text, .. } => {
             indented(&format!("answered {status}: {text}"), FAINT)
         }

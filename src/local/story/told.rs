@@ -76,6 +76,17 @@ pub(crate) enum Told<'a> {
         reason: Option<&'a str>,
         seconds: f64,
     },
+    /// An attempt failed, and another follows.
+    TaskRetried {
+        event: &'a str,
+        action: &'a str,
+        task: &'a str,
+        job: &'a str,
+        exit_code: i64,
+        /// From 1.
+        attempt: usize,
+        of: usize,
+    },
     /// What the sender of an event was told.
     Answered {
         /// The ids of the events; a batch has several.

@@ -50,6 +50,8 @@ struct State {
     watches: WatchHabit,
     /// Nothing listens.
     away: bool,
+    /// Where the caller has no permissions.
+    forbidden: Option<&'static str>,
     calls: Vec<String>,
 }
 
@@ -60,6 +62,7 @@ impl Default for State {
             generation: watch::Sender::new(0),
             watches: WatchHabit::Sound,
             away: false,
+            forbidden: None,
             calls: Vec::new(),
         }
     }
@@ -87,6 +90,15 @@ impl Trouble {
     pub(super) fn is_away(&self, away: bool) {
         self.0.lock().unwrap().away = away;
         self.ends_watches();
+    }
+
+    pub(super) fn forbids(&self, namespace: &'static str) {
+        self.0.lock().unwrap().forbidden = Some(namespace);
+    }
+
+    fn is_forbidden(&self, call: &Call) -> bool {
+        let forbidden = self.0.lock().unwrap().forbidden;
+        forbidden.is_some_and(|namespace| call.namespace() == Some(namespace))
     }
 
     pub(super) fn calls(&self) -> Vec<String> {
@@ -167,6 +179,9 @@ impl Kubernetes {
     fn answers(&self, mut call: Call) -> Answer {
         if let Some(code) = self.trouble.next(&call) {
             return status(code.as_u16(), "trouble of the API server");
+        }
+        if self.trouble.is_forbidden(&call) {
+            return status(403, "jobs.batch is forbidden: User \"jes\" cannot do this");
         }
         if call.verb_and_resource() == "create jobs" {
             match self.script.behaviour(&task_of(&call.body)) {
