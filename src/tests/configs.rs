@@ -439,9 +439,13 @@ fn people_see_each_problem_with_its_line() {
 
     2 errors in 1 file
     ");
-    let (text, exit) = output(&["@valid/suspicious.yaml"]);
-    assert_eq!(exit, Exit::Succeeded);
-    insta::assert_snapshot!(text);
+    for name in ["suspicious", "suspicious-beyond-the-original"] {
+        let (text, exit) = output(&[&format!("@valid/{name}.yaml")]);
+        assert_eq!(exit, Exit::Succeeded);
+        insta::assert_snapshot!(name, text);
+    }
+    let (text, _) = output(&["@valid/beyond-the-original.yaml"]);
+    insta::assert_snapshot!(text, @"ok");
     let (text, _) = output(&["@valid/first-readme.yaml"]);
     insta::assert_snapshot!(text, @r#"
     warning: no `apiVersion`, which is an old format
