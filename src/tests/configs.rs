@@ -73,6 +73,14 @@ fn lint_finds_an_error_exactly_where_serve_refuses_the_config() {
 }
 
 #[test]
+fn lint_has_nothing_to_say_of_the_readme() {
+    for (name, bytes) in readme().filter(|(_, bytes)| bytes.starts_with(b"apiVersion: v2")) {
+        let problems = lint::problems(&bytes);
+        assert!(problems.is_empty(), "{name}: {problems:#?}");
+    }
+}
+
+#[test]
 fn every_mistake_of_the_corpus_is_told() {
     let report: String = configs("invalid")
         .iter()
