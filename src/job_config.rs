@@ -7,7 +7,10 @@
 pub(crate) mod fields;
 pub(crate) mod first_formats;
 pub(crate) mod json_path;
+mod key_refs;
+pub(crate) mod labels;
 pub(crate) mod matching;
+mod pod_fields;
 pub(crate) mod pod_parts;
 pub(crate) mod problem;
 pub(crate) mod reader;
@@ -31,8 +34,8 @@ pub(crate) const SCHEMA: &str = include_str!("job_config/schema.json");
 
 /// Where the schema has the names that the reader takes.
 #[cfg(test)]
-pub(crate) fn schema_names() -> [(&'static str, &'static [&'static str]); 11] {
-    use task_fields::{AMOUNTS, CAPABILITIES, RESOURCES, SECCOMP_PROFILE, SECURITY_CONTEXT};
+pub(crate) fn schema_names() -> [(&'static str, &'static [&'static str]); 17] {
+    use task_fields::{AMOUNTS, CAPABILITIES, FILE, RESOURCES, SECCOMP_PROFILE, SECURITY_CONTEXT};
 
     [
         ("", &versioned::CONFIG),
@@ -40,7 +43,13 @@ pub(crate) fn schema_names() -> [(&'static str, &'static [&'static str]); 11] {
         ("/$defs/event", &versioned::EVENT),
         ("/$defs/event/properties/jsonpath", &versioned::FILTER),
         ("/$defs/task", &versioned::TASK_V2),
+        ("/$defs/file", &FILE),
         ("/$defs/variable", &variables::ENTRY_V2),
+        ("/$defs/valueFromKey", &key_refs::VALUE_FROM),
+        ("/$defs/keyRef", &key_refs::KEY_REF),
+        ("/$defs/envFrom", &key_refs::ENV_FROM),
+        ("/$defs/objectRef", &key_refs::OBJECT_REF),
+        ("/$defs/pullSecret", &pod_fields::PULL_SECRET),
         ("/$defs/task/properties/resources", &RESOURCES),
         ("/$defs/amounts", &AMOUNTS),
         ("/$defs/securityContext", &SECURITY_CONTEXT),

@@ -15,13 +15,13 @@ use crate::policy::Policy;
 use crate::run::{KeyVariable, Run, RunAction, RunId, RunTask, Variable, Work, job_name};
 
 /// As the original waited.
-const DEFAULT_TIME_LIMIT: u32 = 300;
+pub(crate) const DEFAULT_TIME_LIMIT: u32 = 300;
 
 /// Six hours, as in the original.
 const DEFAULT_TTL: u32 = 21_600;
 
 /// Below a minute the original raises the value; so Jobs can be looked at for a while.
-const MIN_TTL: u32 = 60;
+pub(crate) const MIN_TTL: u32 = 60;
 
 /// Linux refuses to start a program with a longer `NAME=value` (`MAX_ARG_STRLEN`, 32 pages of 4 KiB).
 const MAX_VARIABLE_BYTES: usize = 32 * 4096 - 1;

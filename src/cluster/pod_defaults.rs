@@ -12,6 +12,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::job_config::labels;
+
 /// As the original's charts: no image needs root to run here unless its task says so.
 const USER: i64 = 1000;
 const GROUP: i64 = 2000;
@@ -146,25 +148,14 @@ impl JobLabels {
                 serde_yaml::Value::Null => String::new(),
                 _ => return Err(format!("{path}: the label `{key}` is no text")),
             };
-            check_label(&key, &value).map_err(|error| format!("{path}: {error}"))?;
+            labels::check_key(&key)
+                .and_then(|()| labels::check_value(&value))
+                .map_err(|error| format!("{path}: {error}"))?;
             Ok((key, value))
         };
         let labels = labels.unwrap_or_default().into_iter();
         labels.map(label).collect::<Result<_, _>>().map(Self)
     }
-}
-
-/// By Kubernetes' rules for labels.
-fn check_label(key: &str, value: &str) -> Result<(), String> {
-    crate::job_config::fields::check_annotation(key)
-        .map_err(|_| format!("`{key}` is no key of a Kubernetes label"))?;
-    if value == super::names::label_value(value) {
-        return Ok(());
-    }
-    Err(format!(
-        "`{value}` is no value of a Kubernetes label, allowed are at most 63 letters, digits, `-`, `_` and \
-         `.`, a letter or digit at both ends"
-    ))
 }
 
 /// The text of a file that may be absent.

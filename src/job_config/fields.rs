@@ -8,6 +8,7 @@ use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::json_path::{InvalidJsonPath, JsonPath};
+use super::labels;
 
 /// Memory for one compiled pattern; refuses `(?:a{1,1000}){1,1000}`.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
@@ -555,21 +556,14 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Keys of Kubernetes annotations: an optional DNS prefix, then at most 63 characters.
-pub(crate) fn check_annotation(key: &str) -> Result<(), String> {
+/// Keys of Kubernetes annotations, which are as those of labels.
+pub(super) fn check_annotation(key: &str) -> Result<(), String> {
     if key.starts_with("keptn.sh/jes-") {
         return Err(format!(
             "`{key}` is not allowed, annotations of this service begin so"
         ));
     }
-    let (prefix, name) = key.split_once('/').unwrap_or(("x", key));
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let edges = |text: &str| {
-        let ends = [text.bytes().next(), text.bytes().last()];
-        ends.iter().flatten().all(u8::is_ascii_alphanumeric)
-    };
-    let named = (1..=63).contains(&name.len()) && name.bytes().all(inner) && edges(name);
-    if named && ObjectName::parse(prefix).is_ok() {
+    if labels::is_key(key) {
         return Ok(());
     }
     Err(format!(

@@ -6,9 +6,9 @@
 use super::fields::words;
 use super::problem::{Problem, Problems};
 use super::reader::value::{Fields, Keys, Value};
-use super::reader::{Paths, actions, tasks};
+use super::reader::{Format, Paths, actions, tasks};
 use super::variables::{self, EnvFormat};
-use super::versioned::{filter, matcher};
+use super::versioned::{filter, matcher, needs_v2};
 use super::{Action, EventMatcher, EventPattern, JobConfig, Root, Task, task_fields};
 
 pub(crate) const CONFIG: [&str; 1] = ["actions"];
@@ -89,12 +89,12 @@ fn matchers(
 }
 
 fn task(value: &Value<'_>, paths: &mut Paths, problems: &mut Problems) -> Option<Task> {
-    let fields = value.fields(&TASK, Keys::Lenient, |_| None, problems)?;
+    let fields = value.fields(&TASK, Keys::Lenient, needs_v2, problems)?;
     Some(Task {
         name: fields.text("name", problems),
         image: task_fields::image(&fields, problems),
         cmd: words(&fields.text("cmd", problems)),
-        files: task_fields::files(&fields, problems),
+        files: task_fields::files(&fields, Format::Unversioned, problems),
         env: variables::read(&fields, EnvFormat::Unversioned, paths, problems),
         line: value.line(),
         ..Task::default()

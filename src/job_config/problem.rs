@@ -125,6 +125,10 @@ impl Problems {
         !self.errors.is_empty()
     }
 
+    pub(crate) fn error_count(&self) -> usize {
+        self.errors.len() + self.more_errors
+    }
+
     /// The warnings, and the errors if there are any, each in the order of the file.
     pub(crate) fn finish(mut self) -> (Vec<Problem>, Option<ConfigErrors>) {
         let start = |problem: &Problem| problem.place.map(|place| place.start);
@@ -150,10 +154,11 @@ pub(crate) fn did_you_mean<'a>(found: &str, allowed: &[&'a str]) -> Option<&'a s
     }
     let found = found.to_lowercase();
     let near = |name: &&'a str| {
-        let distance = strsim::osa_distance(&found, &name.to_lowercase());
+        let lower = name.to_lowercase();
+        let distance = strsim::osa_distance(&found, &lower);
         let longest = found.chars().count().max(name.len());
         // Of three letters one is much: `gpu` is not `cpu`.
-        let alike = longest > 4 || found.chars().next() == name.chars().next();
+        let alike = longest > 4 || found.chars().next() == lower.chars().next();
         (alike && distance <= 1.max(longest / 3)).then_some((distance, *name))
     };
     allowed.iter().filter_map(near).min().map(|(_, name)| name)
@@ -199,6 +204,7 @@ mod tests {
             "serviceAccount",
             "cpu",
             "cmd",
+            "In",
         ];
         for (found, meant) in [
             ("event", Some("events")),
@@ -209,6 +215,7 @@ mod tests {
             ("x", None),
             ("gpu", None),
             ("cdm", Some("cmd")),
+            ("in", Some("In")),
             ("jsonpath", None),
             ("", None),
         ] {

@@ -4,6 +4,7 @@
 //! untrusted: bytes, nodes, depth, aliases, actions, tasks and costly paths are bounded, far above
 //! any config that people write.
 
+pub(super) mod typed;
 pub(super) mod value;
 
 use super::json_path::JsonPath;

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::fields::{
-    Amounts, Capabilities, FileEntry, Image, Level, Quantity, ResourceUri, Resources,
+    Amounts, Capabilities, FileEntry, Image, Level, Quantity, ResourceUri, Resources, Retries,
     SeccompProfile, SecurityContext, check_annotation,
 };
 use super::problem::{Problem, Problems};
+use super::reader::Format;
 use super::reader::value::{Fields, Keys, Value};
+use super::yaml::Kind;
 
+pub(super) const FILE: [&str; 2] = ["path", "level"];
 pub(super) const RESOURCES: [&str; 2] = ["limits", "requests"];
 pub(super) const AMOUNTS: [&str; 2] = ["cpu", "memory"];
 pub(super) const SECURITY_CONTEXT: [&str; 9] = [
@@ -33,16 +36,68 @@ pub(super) fn image(fields: &Fields<'_>, problems: &mut Problems) -> String {
         .map_or_else(String::new, |image| image.to_string())
 }
 
-pub(super) fn files(fields: &Fields<'_>, problems: &mut Problems) -> Vec<FileEntry> {
+const LEVELS: [(&str, Level); 3] = [
+    ("service", Level::Service),
+    ("stage", Level::Stage),
+    ("project", Level::Project),
+];
+
+pub(super) fn files(
+    fields: &Fields<'_>,
+    format: Format,
+    problems: &mut Problems,
+) -> Vec<FileEntry> {
     fields
         .list("files", "a list", problems)
         .iter()
-        .filter_map(|file| file.parsed(ResourceUri::parse, problems))
-        .map(|path| FileEntry {
-            path,
-            level: Level::Service,
-        })
+        .filter_map(|value| file(value, format, problems))
         .collect()
+}
+
+/// A path, or in today's format a mapping that says on which level it is.
+fn file(value: &Value<'_>, format: Format, problems: &mut Problems) -> Option<FileEntry> {
+    if !matches!(value.node.kind, Kind::Mapping(_)) {
+        let path = value.parsed(ResourceUri::parse, problems)?;
+        let level = Level::default();
+        return Some(FileEntry { path, level });
+    }
+    if format != Format::V2 {
+        let help = "a mapping needs `apiVersion: v2`".to_owned();
+        problems.add(value.error("expected a text").help(Some(help)));
+        return None;
+    }
+    let fields = value.fields(&FILE, Keys::Strict, nowhere, problems)?;
+    let path = fields
+        .required("path", problems)
+        .and_then(|path| path.parsed(ResourceUri::parse, problems));
+    let level = fields
+        .get("level")
+        .and_then(|level| level.one_of(&LEVELS, problems));
+    Some(FileEntry {
+        path: path?,
+        level: level.unwrap_or_default(),
+    })
+}
+
+pub(super) fn retries(value: &Value<'_>, problems: &mut Problems) -> Option<Retries> {
+    let expected = format!("a whole number from 0 to {}", Retries::MAX);
+    let number = value.whole_number(&expected, problems)?;
+    Retries::new(number)
+        .map_err(|error| problems.add(value.error(error)))
+        .ok()
+}
+
+/// `emptyDirSizeLimit`: nothing fits into nothing.
+pub(super) fn size_limit(text: &str) -> Result<Quantity, String> {
+    let quantity = Quantity::parse(text)?;
+    let number = text.trim_end_matches(|last: char| last.is_ascii_alphabetic());
+    let mantissa = number.split(['e', 'E']).next().unwrap_or_default();
+    if mantissa.bytes().all(|byte| b"+0.".contains(&byte)) {
+        return Err(format!(
+            "`{text}` leaves no room for files, expected a quantity such as `20Mi`"
+        ));
+    }
+    Ok(quantity)
 }
 
 pub(super) fn resources(fields: &Fields<'_>, problems: &mut Problems) -> Option<Resources> {

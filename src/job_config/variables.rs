@@ -1,11 +1,12 @@
 //! The entries of `env`: what each format makes of `name`, `value`, `valueFrom` and `as`.
 
-use super::EnvEntry;
 use super::fields::{EnvName, EnvVar, ObjectName, Render};
 use super::json_path::JsonPath;
-use super::problem::{Problems, cited, did_you_mean};
+use super::problem::{Problem, Problems, cited, did_you_mean};
 use super::reader::Paths;
 use super::reader::value::{Fields, Keys, Value, meant};
+use super::yaml::Kind;
+use super::{EnvEntry, key_refs};
 
 pub(crate) const ENTRY_UNVERSIONED: [&str; 2] = ["name", "value"];
 pub(super) const ENTRY_V1: [&str; 3] = ["name", "value", "valueFrom"];
@@ -56,6 +57,7 @@ fn entry(
             let path = fields.required("value", problems)?;
             event(&path, Render::Plain, paths, problems)
         }
+        EnvFormat::V2 if has_key_ref(&fields) => key_ref(&fields, problems),
         EnvFormat::V1 | EnvFormat::V2 => {
             let render = match format {
                 EnvFormat::V2 => fields.get("as").and_then(|value| render(&value, problems)),
@@ -72,7 +74,26 @@ fn entry(
     })
 }
 
-/// What `valueFrom` says.
+fn has_key_ref(fields: &Fields<'_>) -> bool {
+    let value_from = fields.get("valueFrom");
+    value_from.is_some_and(|value| matches!(value.node.kind, Kind::Mapping(_)))
+}
+
+/// `valueFrom` as in a Pod.
+fn key_ref(fields: &Fields<'_>, problems: &mut Problems) -> Option<EnvVar> {
+    let value_from = fields.get("valueFrom")?;
+    for name in ["value", "as"] {
+        if let Some(value) = fields.get(name) {
+            let message = format!(
+                "`{name}` has no place beside a mapping in `valueFrom`, which says what the value is"
+            );
+            problems.add(Problem::error(fields.key_place(name), &value.path, message));
+        }
+    }
+    key_refs::value_from(&value_from, problems).map(EnvVar::Key)
+}
+
+/// What `valueFrom` says in one word.
 fn from(
     entry: &Value<'_>,
     fields: &Fields<'_>,
@@ -85,6 +106,11 @@ fn from(
     let value_from = fields.get("valueFrom");
     let from = match &value_from {
         None => String::new(),
+        Some(value) if format == EnvFormat::V1 && has_key_ref(fields) => {
+            let help = "a mapping needs `apiVersion: v2`".to_owned();
+            problems.add(value.error("expected a text").help(Some(help)));
+            return None;
+        }
         Some(value) => value.text(problems)?,
     };
     let text = fields.get("value");
@@ -119,7 +145,7 @@ fn from(
             }
             let (expected, known): (&str, &[&str]) = match format {
                 EnvFormat::V2 => (
-                    "`event`, `secret` or `string`",
+                    "`event`, `secret`, `string`, `{secretKeyRef: …}` or `{configMapKeyRef: …}`",
                     &["event", "secret", "string"],
                 ),
                 EnvFormat::V1 | EnvFormat::Unversioned => {

@@ -3,13 +3,16 @@
 
 use std::num::NonZeroU32;
 
-use super::fields::{ImagePullPolicy, ObjectName, Property, TtlSeconds, TypePattern, words};
+use super::fields::{
+    ImagePullPolicy, ObjectName, OnFailure, Property, ResultFile, TtlSeconds, TypePattern, words,
+};
 use super::problem::Problems;
 use super::reader::value::{Keys, Value};
-use super::reader::{Paths, actions, tasks};
+use super::reader::{Format, Paths, actions, tasks};
 use super::variables::{self, EnvFormat};
 use super::{
-    Action, EventMatcher, EventPattern, JobConfig, JsonPathFilter, Root, Task, task_fields,
+    Action, EventMatcher, EventPattern, JobConfig, JsonPathFilter, Root, Task, key_refs,
+    pod_fields, task_fields,
 };
 
 pub(crate) const CONFIG: [&str; 2] = ["apiVersion", "actions"];
@@ -17,7 +20,7 @@ pub(crate) const ACTION: [&str; 4] = ["name", "silent", "events", "tasks"];
 pub(crate) const EVENT: [&str; 2] = ["name", "jsonpath"];
 pub(crate) const FILTER: [&str; 2] = ["property", "match"];
 const TASK_V1: [&str; 6] = ["name", "image", "cmd", "files", "env", "resources"];
-pub(crate) const TASK_V2: [&str; 15] = [
+pub(crate) const TASK_V2: [&str; 27] = [
     "name",
     "image",
     "imagePullPolicy",
@@ -26,13 +29,25 @@ pub(crate) const TASK_V2: [&str; 15] = [
     "workingDir",
     "files",
     "env",
+    "envFrom",
     "resources",
     "maxPollDuration",
+    "retries",
+    "onFailure",
+    "always",
+    "resultFile",
+    "emptyDirSizeLimit",
     "namespace",
     "ttlSecondsAfterFinished",
     "securityContext",
     "serviceAccount",
     "annotations",
+    "imagePullSecrets",
+    "nodeSelector",
+    "tolerations",
+    "affinity",
+    "volumes",
+    "volumeMounts",
 ];
 
 /// The names of the values that are one of a few.
@@ -41,6 +56,8 @@ pub(super) const PULL_POLICIES: [(&str, ImagePullPolicy); 3] = [
     ("IfNotPresent", ImagePullPolicy::IfNotPresent),
     ("Never", ImagePullPolicy::Never),
 ];
+
+const ON_FAILURE: [(&str, OnFailure); 2] = [("fail", OnFailure::Fail), ("warn", OnFailure::Warn)];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Version {
@@ -135,18 +152,20 @@ pub(super) fn filter(
     })
 }
 
+/// The help for a field of tasks that an older format does not have.
+pub(super) fn needs_v2(key: &str) -> Option<String> {
+    TASK_V2
+        .contains(&key)
+        .then(|| format!("`{key}` needs `apiVersion: v2`"))
+}
+
 fn task_v1(value: &Value<'_>, paths: &mut Paths, problems: &mut Problems) -> Option<Task> {
-    let elsewhere = |key: &str| {
-        TASK_V2
-            .contains(&key)
-            .then(|| format!("`{key}` needs `apiVersion: v2`"))
-    };
-    let fields = value.fields(&TASK_V1, Keys::Strict, elsewhere, problems)?;
+    let fields = value.fields(&TASK_V1, Keys::Strict, needs_v2, problems)?;
     Some(Task {
         name: fields.text("name", problems),
         image: task_fields::image(&fields, problems),
         cmd: words(&fields.text("cmd", problems)),
-        files: task_fields::files(&fields, problems),
+        files: task_fields::files(&fields, Format::V1, problems),
         env: variables::read(&fields, EnvFormat::V1, paths, problems),
         resources: task_fields::resources(&fields, problems),
         line: value.line(),
@@ -167,12 +186,28 @@ fn task_v2(value: &Value<'_>, paths: &mut Paths, problems: &mut Problems) -> Opt
         cmd: fields.texts("cmd", words, problems),
         args: fields.texts("args", words, problems),
         working_dir: (!working_dir.is_empty()).then_some(working_dir),
-        files: task_fields::files(&fields, problems),
+        files: task_fields::files(&fields, Format::V2, problems),
         env: variables::read(&fields, EnvFormat::V2, paths, problems),
+        env_from: key_refs::env_from(&fields, problems),
         resources: task_fields::resources(&fields, problems),
         max_poll_duration: fields
             .get("maxPollDuration")
             .and_then(|seconds| poll_duration(&seconds, problems)),
+        retries: fields
+            .get("retries")
+            .and_then(|retries| task_fields::retries(&retries, problems))
+            .unwrap_or_default(),
+        on_failure: fields
+            .get("onFailure")
+            .and_then(|on_failure| on_failure.one_of(&ON_FAILURE, problems))
+            .unwrap_or_default(),
+        always: fields.boolean("always", problems).unwrap_or_default(),
+        result_file: fields
+            .get("resultFile")
+            .and_then(|path| path.parsed(ResultFile::parse, problems)),
+        empty_dir_size_limit: fields
+            .get("emptyDirSizeLimit")
+            .and_then(|size| size.parsed(task_fields::size_limit, problems)),
         namespace: fields
             .get("namespace")
             .and_then(|name| name.parsed(ObjectName::parse, problems)),
@@ -190,8 +225,8 @@ fn task_v2(value: &Value<'_>, paths: &mut Paths, problems: &mut Problems) -> Opt
             .get("annotations")
             .map(|annotations| task_fields::annotations(&annotations, problems))
             .unwrap_or_default(),
+        pod: pod_fields::read(&fields, problems),
         line: value.line(),
-        ..Task::default()
     })
 }
 

@@ -1,11 +1,14 @@
 //! What is legal in a config and surely wrong.
 
 mod files;
+mod privileges;
+mod shell;
+mod times;
 
 use std::collections::HashMap;
 
 use super::event_paths::finds_nothing;
-use crate::job_config::fields::{EnvVar, words};
+use crate::job_config::fields::{EnvVar, ResultFile, words};
 use crate::job_config::json_path::JsonPath;
 use crate::job_config::problem::{Problem, cited};
 use crate::job_config::reader::Format;
@@ -66,7 +69,12 @@ impl Warnings<'_> {
         let tasks = action.tasks.iter().map(|task| task.name.as_str());
         self.names("task", &format!("{path}.tasks"), tasks);
         for (index, task) in action.tasks.iter().enumerate() {
-            self.task(&format!("{path}.tasks[{index}]"), task);
+            let path = format!("{path}.tasks[{index}]");
+            self.task(&path, task);
+            if index == 0 && task.always {
+                let message = "no effect, the first task of an action runs in any case";
+                self.add(&format!("{path}.always"), message, None);
+            }
         }
     }
 
@@ -115,13 +123,11 @@ impl Warnings<'_> {
         if self.format == Format::V2 {
             self.command(path, task);
         }
-        let missing = |text: &str| files::missing(text, &task.files);
+        let present = files::Present::of(task);
+        let missing = |text: &str| present.missing(text);
         let words = |field: &str, words: &[String]| -> Vec<(String, String)> {
             let found = words.iter().enumerate().flat_map(|(index, word)| {
-                let at = match self.format {
-                    Format::V2 => format!("{path}.{field}[{index}]"),
-                    Format::V1 | Format::Unversioned => format!("{path}.{field}"),
-                };
+                let at = self.word(path, field, index);
                 missing(word)
                     .into_iter()
                     .map(move |file| (at.clone(), file))
@@ -159,6 +165,74 @@ impl Warnings<'_> {
         }
         for (at, file) in lost {
             self.lost_file(&at, &file);
+        }
+        self.files(path, task);
+        self.script(path, task);
+        for (field, what) in privileges::refused(&task.security_context) {
+            let message =
+                format!("{what} is refused where the Pod Security Standard \"restricted\" holds");
+            self.add(&format!("{path}.securityContext.{field}"), message, None);
+        }
+        for (field, message, help) in times::too_short(task) {
+            self.add(&format!("{path}.{field}"), message, help);
+        }
+        for (index, volume) in task.pod.volumes.iter().enumerate() {
+            let mut mounts = task.pod.volume_mounts.iter();
+            if !mounts.any(|mount| mount.name == volume.name) {
+                let message = format!("no entry of `volumeMounts` uses `{}`", cited(&volume.name));
+                self.add(&format!("{path}.volumes[{index}].name"), message, None);
+            }
+        }
+    }
+
+    /// Where a word of the command line is: older formats have it in one text.
+    fn word(&self, path: &str, field: &str, index: usize) -> String {
+        match self.format {
+            Format::V2 => format!("{path}.{field}[{index}]"),
+            Format::V1 | Format::Unversioned => format!("{path}.{field}"),
+        }
+    }
+
+    fn files(&mut self, path: &str, task: &Task) {
+        let result = task.result_file.as_ref().map(ResultFile::as_str);
+        for (index, file) in task.files.iter().enumerate() {
+            let (at, shown) = (format!("{path}.files[{index}]"), cited(file.path.as_str()));
+            if files::is_broken_pattern(file) {
+                let message = format!("`{shown}` is no valid pattern, so it is only a name");
+                self.add(&at, message, None);
+            }
+            if result.and_then(|result| result.strip_prefix("/keptn/")) == Some(file.path.as_str())
+            {
+                let message = format!(
+                    "`{shown}` is the `resultFile` as well, so Keptn's copy is the result of a task that \
+                     writes none"
+                );
+                self.add(&at, message, None);
+            }
+        }
+    }
+
+    fn script(&mut self, path: &str, task: &Task) {
+        let Some((word, names)) = shell::expanded(task) else {
+            return;
+        };
+        let at = match word {
+            shell::Word::Cmd(index) => self.word(path, "cmd", index),
+            shell::Word::Arg(index) => self.word(path, "args", index),
+        };
+        for name in names {
+            let shown = cited(&name);
+            let message = format!(
+                "`$({shown})` puts what the event says into the script, where the shell executes it"
+            );
+            let help = if shell::is_shell_name(&name) {
+                format!("write `\"${shown}\"`, of which the shell takes the value as a text")
+            } else {
+                format!(
+                    "put `$({shown})` behind the script as an argument, where the script has it as `\"$1\"`"
+                )
+            };
+            self.add(&at, message, Some(help));
         }
     }
 

@@ -204,7 +204,9 @@ impl Story {
                 TaskResult::Failed
             };
             if code != 0 {
-                let is_new = task.failed.insert(text(&pod["metadata"]["name"]).to_owned());
+                let is_new = task
+                    .failed
+                    .insert(text(&pod["metadata"]["name"]).to_owned());
                 let attempt = task.failed.len();
                 if attempt < task.attempts {
                     if is_new {

@@ -52,10 +52,7 @@ async fn a_crash_between_two_attempts_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_is_a_warning_goes_on() {
-    let tasks = [
-        task("check", "onFailure: warn"),
-        task("deploy", "cmd: [x]"),
-    ];
+    let tasks = [task("check", "onFailure: warn"), task("deploy", "cmd: [x]")];
     let service = Tester::start(&config(&tasks.concat())).await;
     service.cluster.task("check").fails(3, "old\n");
     service.receives_triggered().await;
@@ -148,7 +145,10 @@ async fn what_a_task_must_not_have_is_refused_before_any_job() {
         "securityContext: {privileged: true}",
         "env: [{name: private, valueFrom: secret}]",
     ] {
-        let settings = ["--allowed-service-accounts=job-*", "--allowed-secrets=app-*,job-service-*"];
+        let settings = [
+            "--allowed-service-accounts=job-*",
+            "--allowed-secrets=app-*,job-service-*",
+        ];
         let service = Tester::with(&config(&task("t", fields)), &settings).await;
         service.receives(&triggered("event-1")).await;
         service.answers(2).await;

@@ -5,6 +5,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use k8s_openapi::api::core::v1 as pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use serde::de::value::Error;
+use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
+use serde::forward_to_deserialize_any;
 use serde_json::{Value, json};
 
 use crate::cli::{self, Exit};
@@ -64,6 +69,14 @@ fn lint_finds_an_error_exactly_where_serve_refuses_the_config() {
         let refused = reader::read(&bytes).unwrap_err().problems;
         let refused: Vec<String> = refused.iter().map(ToString::to_string).collect();
         assert_eq!(lint_of(&bytes), refused, "{name}");
+    }
+}
+
+#[test]
+fn lint_has_nothing_to_say_of_the_readme() {
+    for (name, bytes) in readme().filter(|(_, bytes)| bytes.starts_with(b"apiVersion: v2")) {
+        let problems = lint::problems(&bytes);
+        assert!(problems.is_empty(), "{name}: {problems:#?}");
     }
 }
 
@@ -253,6 +266,7 @@ fn the_schema_refuses_every_invalid_config_of_today_that_it_can() {
         ("event-pattern", "the syntax of regular expressions"),
         ("json-path", "the syntax of JSONPaths"),
         ("list-paths", "counts over the whole file"),
+        ("volumes-of-one-name", "what entries say of each other"),
     ];
     let validator = validator();
     let mut taken = BTreeSet::new();
@@ -270,10 +284,78 @@ fn the_schema_refuses_every_invalid_config_of_today_that_it_can() {
     assert_eq!(taken, beyond);
 }
 
+/// Where the schema has the names of Kubernetes' types.
+fn pod_names() -> [(&'static str, &'static [&'static str]); 14] {
+    [
+        ("/$defs/toleration", keys_of::<pod::Toleration>()),
+        ("/$defs/affinity", keys_of::<pod::Affinity>()),
+        ("/$defs/nodeAffinity", keys_of::<pod::NodeAffinity>()),
+        ("/$defs/nodeSelector", keys_of::<pod::NodeSelector>()),
+        (
+            "/$defs/preferredNode",
+            keys_of::<pod::PreferredSchedulingTerm>(),
+        ),
+        (
+            "/$defs/nodeSelectorTerm",
+            keys_of::<pod::NodeSelectorTerm>(),
+        ),
+        (
+            "/$defs/nodeRequirement",
+            keys_of::<pod::NodeSelectorRequirement>(),
+        ),
+        ("/$defs/podAffinity", keys_of::<pod::PodAffinity>()),
+        (
+            "/$defs/preferredPod",
+            keys_of::<pod::WeightedPodAffinityTerm>(),
+        ),
+        ("/$defs/podAffinityTerm", keys_of::<pod::PodAffinityTerm>()),
+        ("/$defs/labelSelector", keys_of::<meta::LabelSelector>()),
+        (
+            "/$defs/labelRequirement",
+            keys_of::<meta::LabelSelectorRequirement>(),
+        ),
+        ("/$defs/volume", keys_of::<pod::Volume>()),
+        ("/$defs/volumeMount", keys_of::<pod::VolumeMount>()),
+    ]
+}
+
+/// What a type asks its deserializer for.
+fn keys_of<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
+    struct Keys<'k>(&'k mut &'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for Keys<'_> {
+        type Error = Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
+            Err(Error::custom("not a struct"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            keys: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Error> {
+            *self.0 = keys;
+            Err(Error::custom("asked for keys"))
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
+            option unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier
+            ignored_any
+        }
+    }
+
+    let mut keys: &[&str] = &[];
+    T::deserialize(Keys(&mut keys)).err();
+    keys
+}
+
 #[test]
 fn the_schema_knows_the_names_that_the_reader_takes() {
     let schema: Value = serde_json::from_str(job_config::SCHEMA).unwrap();
-    for (pointer, names) in schema_names() {
+    for (pointer, names) in schema_names().into_iter().chain(pod_names()) {
         let properties = schema.pointer(&format!("{pointer}/properties")).unwrap();
         let known: BTreeSet<&str> = properties
             .as_object()
@@ -299,8 +381,7 @@ fn every_field_of_the_schema_is_described() {
         for (key, field) in fields {
             let path = format!("{path}/{key}");
             if let Some(properties) = field.get("properties").and_then(Value::as_object)
-                && key != "then"
-                && key != "if"
+                && !["if", "then", "not"].contains(&key.as_str())
             {
                 for (name, property) in properties {
                     if property.get("description").is_none() && property.get("$ref").is_none() {
@@ -352,9 +433,11 @@ fn people_see_each_problem_with_its_line() {
 
     error: actions[0].tasks[0].imagee: unknown field `imagee`, expected one of
            `name`, `image`, `imagePullPolicy`, `cmd`, `args`, `workingDir`,
-           `files`, `env`, `resources`, `maxPollDuration`, `namespace`,
+           `files`, `env`, `envFrom`, `resources`, `maxPollDuration`, `retries`,
+           `onFailure`, `always`, `resultFile`, `emptyDirSizeLimit`, `namespace`,
            `ttlSecondsAfterFinished`, `securityContext`, `serviceAccount`,
-           `annotations`
+           `annotations`, `imagePullSecrets`, `nodeSelector`, `tolerations`,
+           `affinity`, `volumes`, `volumeMounts`
      --> invalid/unknown-key.yaml:7:9
       |
     7 |         imagee: alpine:3.20
@@ -364,9 +447,13 @@ fn people_see_each_problem_with_its_line() {
 
     2 errors in 1 file
     ");
-    let (text, exit) = output(&["@valid/suspicious.yaml"]);
-    assert_eq!(exit, Exit::Succeeded);
-    insta::assert_snapshot!(text);
+    for name in ["suspicious", "suspicious-beyond-the-original"] {
+        let (text, exit) = output(&[&format!("@valid/{name}.yaml")]);
+        assert_eq!(exit, Exit::Succeeded);
+        insta::assert_snapshot!(name, text);
+    }
+    let (text, _) = output(&["@valid/beyond-the-original.yaml"]);
+    insta::assert_snapshot!(text, @"ok");
     let (text, _) = output(&["@valid/first-readme.yaml"]);
     insta::assert_snapshot!(text, @r#"
     warning: no `apiVersion`, which is an old format
@@ -487,6 +574,7 @@ fn a_file_is_fixed_in_its_place() {
 
     for (kind, name) in [
         ("valid", "every-field.yaml"),
+        ("valid", "beyond-the-original.yaml"),
         ("invalid", "first-format-env.yaml"),
     ] {
         let path = copy(kind, name);
@@ -496,5 +584,5 @@ fn a_file_is_fixed_in_its_place() {
             fs::read(directory(kind).join(name)).unwrap()
         );
     }
-    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 3);
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 4);
 }

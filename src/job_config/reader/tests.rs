@@ -29,6 +29,54 @@ fn every_field_of_v2_is_read() {
 }
 
 #[test]
+fn every_field_beyond_the_original_is_read() {
+    let read = read(include_bytes!(
+        "../../tests/configs/valid/beyond-the-original.yaml"
+    ))
+    .unwrap();
+    assert!(read.warnings.is_empty());
+    let [task, last, plain] = read.config.actions[0].tasks.as_slice() else {
+        panic!("{:?}", read.config);
+    };
+    let shown = |task: &Task| {
+        let files: Vec<String> = task.files.iter().map(ToString::to_string).collect();
+        let keys = task.env.iter().map(|entry| match &entry.source {
+            EnvVar::Key(key) => format!("{} {} {}", key.of, key.key, key.optional),
+            other => format!("{other:?}"),
+        });
+        let env_from = task.env_from.iter();
+        let env_from =
+            env_from.map(|from| format!("{}* {} {}", from.prefix, from.of, from.optional));
+        format!(
+            "{files:?}\n{:?}\n{:?}\n{:?} {:?} {} {:?} {:?}\n{}",
+            keys.collect::<Vec<_>>(),
+            env_from.collect::<Vec<_>>(),
+            u8::from(task.retries),
+            task.on_failure,
+            task.always,
+            task.result_file.as_ref().map(ToString::to_string),
+            task.empty_dir_size_limit.as_ref().map(ToString::to_string),
+            serde_json::to_string_pretty(&task.pod).unwrap(),
+        )
+    };
+    assert_snapshot!(shown(task));
+    assert_snapshot!(shown(last), @"
+    []
+    []
+    []
+    0 Fail true None None
+    {}
+    ");
+    let default = Task {
+        name: plain.name.clone(),
+        image: plain.image.clone(),
+        line: plain.line,
+        ..Task::default()
+    };
+    assert_eq!(*plain, default);
+}
+
+#[test]
 fn all_four_formats_give_the_same_task() {
     let formats = [
         "actions: [{name: a, event: t, tasks: [{name: t, image: i, cmd: 'ls -l'}]}]",
@@ -203,9 +251,9 @@ actions:
 ";
     assert_snapshot!(error(config), @"
     job/config.yaml:4:5: actions[0].event: unknown field `event`, expected one of `name`, `silent`, `events`, `tasks` (did you mean `events`, a list of entries with `name`?)
-    job/config.yaml:7:9: actions[0].tasks[0].imag: unknown field `imag`, expected one of `name`, `image`, `imagePullPolicy`, `cmd`, `args`, `workingDir`, `files`, `env`, `resources`, `maxPollDuration`, `namespace`, `ttlSecondsAfterFinished`, `securityContext`, `serviceAccount`, `annotations` (did you mean `image`?)
+    job/config.yaml:7:9: actions[0].tasks[0].imag: unknown field `imag`, expected one of `name`, `image`, `imagePullPolicy`, `cmd`, `args`, `workingDir`, `files`, `env`, `envFrom`, `resources`, `maxPollDuration`, `retries`, `onFailure`, `always`, `resultFile`, `emptyDirSizeLimit`, `namespace`, `ttlSecondsAfterFinished`, `securityContext`, `serviceAccount`, `annotations`, `imagePullSecrets`, `nodeSelector`, `tolerations`, `affinity`, `volumes`, `volumeMounts` (did you mean `image`?)
     job/config.yaml:8:26: actions[0].tasks[0].maxPollDuration: expected a whole number of seconds, at least 1
-    job/config.yaml:11:53: actions[0].tasks[1].env[0].valueFrom: could not add env with name A, unknown valueFrom evnt: expected `event`, `secret` or `string` (did you mean `event`?)
+    job/config.yaml:11:53: actions[0].tasks[1].env[0].valueFrom: could not add env with name A, unknown valueFrom evnt: expected `event`, `secret`, `string`, `{secretKeyRef: …}` or `{configMapKeyRef: …}` (did you mean `event`?)
     job/config.yaml:12:20: actions[0].tasks[1].env[1].name: `B C` is no name for an environment variable, allowed are letters, digits, `_`, `-` and `.`, no digit first
     job/config.yaml:12:46: actions[0].tasks[1].env[1].valu: unknown field `valu`, expected one of `name`, `value`, `valueFrom`, `as` (did you mean `value`?)
     job/config.yaml:13:20: actions[0].tasks[1].files[1]: path `../x` is not allowed, expected one without `.`, `..` and empty segments

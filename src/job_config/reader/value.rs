@@ -30,6 +30,7 @@ pub(in crate::job_config) struct Fields<'n> {
     of: Value<'n>,
     /// A field that is missing was misspelt, and that is a problem already.
     misspelt: Vec<&'static str>,
+    all_known: bool,
 }
 
 impl<'n> Value<'n> {
@@ -48,7 +49,13 @@ impl<'n> Value<'n> {
         Problem::error(Some(self.node.head()), &self.path, message)
     }
 
-    fn below(&self, key: &str, node: &'n Node) -> Self {
+    /// The value of a key, unless it is absent or empty.
+    pub(in crate::job_config) fn get(&self, key: &str) -> Option<Self> {
+        let node = self.node.get(key)?;
+        Some(self.below(key, node))
+    }
+
+    pub(in crate::job_config) fn below(&self, key: &str, node: &'n Node) -> Self {
         let dot = if self.path.is_empty() { "" } else { "." };
         Self {
             node,
@@ -139,15 +146,19 @@ impl<'n> Value<'n> {
         expected: &str,
         problems: &mut Problems,
     ) -> Vec<Value<'n>> {
-        let Kind::Sequence(items) = &self.node.kind else {
+        if !matches!(self.node.kind, Kind::Sequence(_)) {
             problems.add(self.error(format!("expected {expected}")));
-            return Vec::new();
-        };
+        }
+        self.items()
+    }
+
+    /// The items of a list; of anything else none.
+    pub(in crate::job_config) fn items(&self) -> Vec<Value<'n>> {
         let item = |(index, node)| Value {
             node,
             path: format!("{}[{index}]", self.path),
         };
-        items.iter().enumerate().map(item).collect()
+        self.node.items().iter().enumerate().map(item).collect()
     }
 
     pub(in crate::job_config) fn texts(
@@ -199,6 +210,7 @@ impl<'n> Value<'n> {
         };
         let mut seen = HashSet::new();
         let mut misspelt = Vec::new();
+        let mut all_known = true;
         for entry in &mapping.entries {
             let Some(key) = self.key(entry, problems) else {
                 continue;
@@ -206,6 +218,7 @@ impl<'n> Value<'n> {
             let place = entry.key.extent();
             let path = || self.below(&cited(key), &entry.key).path;
             let is_known = known.contains(&key);
+            all_known &= is_known;
             if !seen.insert(key) {
                 problems.add(match keys {
                     Keys::Strict => self.duplicate(key, place),
@@ -235,6 +248,7 @@ impl<'n> Value<'n> {
         Some(Fields {
             of: self.clone(),
             misspelt,
+            all_known,
         })
     }
 
@@ -265,8 +279,7 @@ impl<'n> Fields<'n> {
     /// The value of a key that is there; `key:` without a value is an absent key, as in the original's
     /// parser.
     pub(in crate::job_config) fn get(&self, name: &str) -> Option<Value<'n>> {
-        let node = self.of.node.get(name)?;
-        Some(self.of.below(name, node))
+        self.of.get(name)
     }
 
     /// The value of a key that must be there.
@@ -282,6 +295,11 @@ impl<'n> Fields<'n> {
             problems.add(self.of.error(format!("missing field `{name}`")));
         }
         None
+    }
+
+    /// Whether there is no other key, which would be a problem already.
+    pub(in crate::job_config) fn are_all_known(&self) -> bool {
+        self.all_known
     }
 
     /// Where the key itself stands.

@@ -1,24 +1,90 @@
-//! Paths below /keptn in a text, against the files that the task has there.
+//! Paths below /keptn in a text, against what the task has there.
 
-use crate::job_config::fields::FileEntry;
+use globset::Glob;
+
+use crate::job_config::Task;
+use crate::job_config::fields::{FileEntry, ResultFile};
 
 const DIRECTORY: &str = "/keptn";
 
-/// The paths below /keptn that no entry of `files` brings; the empty one is /keptn itself.
-pub(super) fn missing(text: &str, files: &[FileEntry]) -> Vec<String> {
-    let mut missing: Vec<String> = mentioned(text)
-        .into_iter()
-        .filter(|path| !files.iter().any(|file| brings(file, path)))
-        .map(|path| path.join("/"))
-        .collect();
-    missing.dedup();
-    missing
+/// What is below /keptn when the task has run: its files, its volumes, and what it writes as its result.
+pub(super) struct Present {
+    paths: Vec<Vec<Segment>>,
 }
 
-/// An entry may be the file, a directory above it, or something below a directory that is mentioned.
-fn brings(file: &FileEntry, path: &[&str]) -> bool {
-    let file: Vec<&str> = segments(file.path.as_str()).collect();
-    file.iter().zip(path).all(|(one, other)| one == other)
+/// Of a path that a config names.
+enum Segment {
+    Named(String),
+    Pattern(globset::GlobMatcher),
+    /// Any number of segments.
+    Any,
+}
+
+impl Present {
+    pub(super) fn of(task: &Task) -> Self {
+        let mounts = task.pod.volume_mounts.iter();
+        let written = mounts.map(|mount| mount.mount_path.as_str());
+        let written = written.chain(task.result_file.iter().map(ResultFile::as_str));
+        let below = written.filter_map(|path| {
+            let path = path.trim_start_matches('/').strip_prefix("keptn/")?;
+            Some(
+                segments(path)
+                    .map(|one| Segment::Named(one.to_owned()))
+                    .collect(),
+            )
+        });
+        Self {
+            paths: task.files.iter().map(pattern).chain(below).collect(),
+        }
+    }
+
+    /// The paths below /keptn in a text that nothing brings; the empty one is /keptn itself.
+    pub(super) fn missing(&self, text: &str) -> Vec<String> {
+        let mut missing: Vec<String> = mentioned(text)
+            .into_iter()
+            .filter(|path| !self.paths.iter().any(|present| brings(present, path)))
+            .map(|path| path.join("/"))
+            .collect();
+        missing.dedup();
+        missing
+    }
+}
+
+/// Whether an entry is a pattern by its signs, and none by its syntax.
+pub(super) fn is_broken_pattern(file: &FileEntry) -> bool {
+    let path = file.path.as_str();
+    path.contains(['*', '?', '[']) && Glob::new(path).is_err()
+}
+
+/// What is there may be the file itself, a directory above it, or something below a directory that is
+/// mentioned.
+fn brings(present: &[Segment], path: &[&str]) -> bool {
+    for (segment, mentioned) in present.iter().zip(path) {
+        match segment {
+            Segment::Any => return true,
+            Segment::Named(name) if name == mentioned => {}
+            Segment::Pattern(pattern) if pattern.is_match(mentioned) => {}
+            Segment::Named(_) | Segment::Pattern(_) => return false,
+        }
+    }
+    true
+}
+
+fn pattern(file: &FileEntry) -> Vec<Segment> {
+    let is_broken = is_broken_pattern(file);
+    segments(file.path.as_str())
+        .map(|segment| {
+            let named = || Segment::Named(segment.to_owned());
+            if is_broken || !segment.contains(['*', '?', '[']) {
+                return named();
+            }
+            if segment.contains("**") {
+                return Segment::Any;
+            }
+            Glob::new(segment)
+                .map_or_else(|_| named(), |glob| Segment::Pattern(glob.compile_matcher()))
+        })
+        .collect()
 }
 
 fn segments(path: &str) -> impl Iterator<Item = &str> {
@@ -66,10 +132,14 @@ mod tests {
 
     #[test]
     fn a_mentioned_file_is_brought_by_itself_or_its_directory() {
-        let files = |uris: &[&str]| -> Vec<FileEntry> {
-            uris.iter()
-                .map(|uri| FileEntry::parse_argument(uri).unwrap())
-                .collect()
+        let present = |uris: &[&str]| {
+            let files = uris
+                .iter()
+                .map(|uri| FileEntry::parse_argument(uri).unwrap());
+            Present::of(&Task {
+                files: files.collect(),
+                ..Task::default()
+            })
         };
         for (text, uris, lost) in [
             ("/keptn/a.sh", &["a.sh"][..], &[][..]),
@@ -90,8 +160,35 @@ mod tests {
             ("https://host/keptn/a", &[], &[]),
             ("/data/keptn/a", &[], &[]),
             ("/keptn-a/b", &[], &[]),
+            ("/keptn/d/a.csv /keptn/d/b.txt", &["d/*.csv"], &["d/b.txt"]),
+            ("/keptn/d", &["d/*.csv"], &[]),
+            ("/keptn/d/e/f /keptn/e", &["d/**"], &["e"]),
+            ("/keptn/a/x/y", &["**/x"], &[]),
+            ("/keptn/x1/y /keptn/x3", &["x[12]"], &["x3"]),
+            ("/keptn/x.csv", &["stage:/?.csv"], &[]),
+            ("/keptn/d/a.csv", &["d/*["], &["d/a.csv"]),
         ] {
-            assert_eq!(missing(text, &files(uris)), lost, "{text} {uris:?}");
+            assert_eq!(present(uris).missing(text), lost, "{text} {uris:?}");
+        }
+    }
+
+    #[test]
+    fn results_and_volumes_are_below_keptn_too() {
+        let config = "apiVersion: v2\nactions: [{tasks: [{image: i, resultFile: /keptn/out/r.json, \
+                      volumes: [{name: v, emptyDir: {}}], \
+                      volumeMounts: [{name: v, mountPath: /keptn/cache}, {name: v, mountPath: /data}]}]}]";
+        let config = crate::job_config::reader::read(config.as_bytes())
+            .unwrap()
+            .config;
+        let present = Present::of(&config.actions[0].tasks[0]);
+        for (text, lost) in [
+            ("/keptn/out/r.json", &[][..]),
+            ("/keptn/out", &[]),
+            ("/keptn/out/other", &["out/other"]),
+            ("/keptn/cache/x", &[]),
+            ("/keptn/data", &["data"]),
+        ] {
+            assert_eq!(present.missing(text), lost, "{text}");
         }
     }
 }

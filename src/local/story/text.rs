@@ -91,7 +91,9 @@ pub(super) fn of(told: &Told<'_>) -> String {
             of,
             ..
         } => indented(
-            &format!("{task} failed with exit code {exit_code} at attempt {attempt} of {of}, and is started again"),
+            &format!(
+                "{task} failed with exit code {exit_code} at attempt {attempt} of {of}, and is started again"
+            ),
             Style::new(),
         ),
         Told::Answered { status, text, .. } => {

@@ -1,0 +1,162 @@
+//! `volumes` and `volumeMounts`: what a task has beside /keptn, and where.
+
+use std::collections::HashSet;
+
+use crate::job_config::labels;
+use crate::job_config::pod_parts::{Volume, VolumeMount};
+use crate::job_config::problem::{Problem, Problems, cited, quoted};
+use crate::job_config::reader::typed;
+use crate::job_config::reader::value::{Value, meant};
+
+/// The volume of /keptn, which every Pod has.
+const OWN_VOLUME: &str = "job-volume";
+const OWN_DIRECTORY: &str = "keptn";
+
+/// Some sources that a message can name; there are thirty.
+const USUAL_SOURCES: [&str; 4] = ["configMap", "emptyDir", "persistentVolumeClaim", "secret"];
+
+const PROPAGATIONS: [(&str, ()); 3] =
+    [("None", ()), ("HostToContainer", ()), ("Bidirectional", ())];
+
+pub(super) fn volumes(values: &[Value<'_>], problems: &mut Problems) -> Vec<Volume> {
+    let mut names = HashSet::new();
+    let mut volumes = Vec::new();
+    for value in values {
+        let Some(volume) = typed::read::<Volume>(value, problems) else {
+            continue;
+        };
+        if let Some(name) = value.get("name")
+            && name.parsed(labels::check_dns_label, problems).is_some()
+        {
+            if volume.name == OWN_VOLUME {
+                let message =
+                    format!("`{OWN_VOLUME}` is the volume of /keptn, expected another name");
+                problems.add(name.error(message));
+            } else if !names.insert(volume.name.clone()) {
+                let shown = cited(&volume.name);
+                let message = format!("duplicate name `{shown}`, expected each volume's once");
+                problems.add(name.error(message));
+            }
+        }
+        source(value, problems);
+        volumes.push(volume);
+    }
+    volumes
+}
+
+/// Just one.
+fn source(volume: &Value<'_>, problems: &mut Problems) {
+    let entries = volume.node.as_mapping().map_or(&[][..], |of| &of.entries);
+    let sources = entries.iter().filter(|entry| entry.name() != Some("name"));
+    let (empty, found): (Vec<_>, Vec<_>) = sources.partition(|entry| entry.value.is_null());
+    let named: Vec<&str> = found.iter().filter_map(|entry| entry.name()).collect();
+    match found.as_slice() {
+        [] => {
+            let empty = empty.first().and_then(|entry| entry.name());
+            let help = empty.map(|name| format!("one without fields is written `{name}: {{}}`"));
+            let message = format!("no source, expected one such as {}", quoted(&USUAL_SOURCES));
+            problems.add(volume.error(message).help(help));
+        }
+        [_] => {}
+        [_, second, ..] => {
+            let message = format!("{} are several sources, expected one", quoted(&named));
+            problems.add(Problem::error(
+                Some(second.key.extent()),
+                &volume.path,
+                message,
+            ));
+        }
+    }
+    // Optional in Kubernetes' type, and not in its API.
+    if let Some(secret) = volume.get("secret")
+        && secret.get("secretName").is_none()
+    {
+        problems.add(secret.error("missing field `secretName`"));
+    }
+}
+
+pub(super) fn mounts(
+    values: &[Value<'_>],
+    volumes: &[Value<'_>],
+    problems: &mut Problems,
+) -> Vec<VolumeMount> {
+    let names: Vec<String> = volumes
+        .iter()
+        .filter_map(|volume| Some(volume.get("name")?.node.as_scalar()?.text.clone()))
+        .collect();
+    let mut paths = HashSet::new();
+    let mut mounts = Vec::new();
+    for value in values {
+        let Some(mount) = typed::read::<VolumeMount>(value, problems) else {
+            continue;
+        };
+        if let Some(name) = value.get("name")
+            && !names.contains(&mount.name)
+        {
+            problems.add(unknown(&name, &mount.name, &names));
+        }
+        if let Some(path) = value.get("mountPath")
+            && let Some(segments) = path.parsed(mount_path, problems)
+            && !paths.insert(segments)
+        {
+            let shown = cited(&mount.mount_path);
+            problems.add(path.error(format!("duplicate path `{shown}`, expected each once")));
+        }
+        if let Some(propagation) = value.get("mountPropagation") {
+            propagation.one_of(&PROPAGATIONS, problems);
+        }
+        if let Some(path) = value.get("subPath") {
+            path.parsed(sub_path, problems);
+        }
+        if let (Some(_), Some(path)) = (value.get("subPath"), value.get("subPathExpr")) {
+            problems.add(path.error("expected either `subPath` or `subPathExpr`, not both"));
+        }
+        mounts.push(mount);
+    }
+    mounts
+}
+
+fn unknown(at: &Value<'_>, name: &str, names: &[String]) -> Problem {
+    if name == OWN_VOLUME {
+        return at.error(format!(
+            "`{OWN_VOLUME}` is at /keptn already, expected the name of one of the task's `volumes`"
+        ));
+    }
+    let known: Vec<&str> = names.iter().map(String::as_str).collect();
+    let message = format!("the task has no volume `{}`", cited(name));
+    let help = "add it to the task's `volumes`";
+    at.error(message)
+        .help(meant(name, &known).or(Some(help.to_owned())))
+}
+
+/// The segments of the path, which is not in the way of /keptn.
+fn mount_path(path: &str) -> Result<Vec<String>, String> {
+    let expected = "expected an absolute path such as `/data`";
+    let Some(relative) = path.strip_prefix('/') else {
+        return Err(format!("`{path}` is not absolute, {expected}"));
+    };
+    let segments: Vec<&str> = relative.split('/').filter(|one| !one.is_empty()).collect();
+    if segments.iter().any(|one| matches!(*one, "." | "..")) || path.contains([':', '\0']) {
+        return Err(format!(
+            "`{path}` is not allowed, {expected} without `.`, `..` and `:`"
+        ));
+    }
+    match segments.as_slice() {
+        [] => Err(format!(
+            "`{path}` would be in the place of the whole image, {expected}"
+        )),
+        [OWN_DIRECTORY] => Err(format!(
+            "`{path}` is where the task's files are, expected a path elsewhere or below it"
+        )),
+        _ => Ok(segments.into_iter().map(str::to_owned).collect()),
+    }
+}
+
+fn sub_path(path: &str) -> Result<(), String> {
+    if path.starts_with('/') || path.split('/').any(|segment| segment == "..") {
+        return Err(format!(
+            "`{path}` leaves the volume, expected a relative path without `..`"
+        ));
+    }
+    Ok(())
+}
