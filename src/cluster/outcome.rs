@@ -286,8 +286,11 @@ impl Seen {
         // A Job that was deleted and created again has the Pod of before beside its own.
         let with_end = |(_, pod): &(&String, &PodSeen)| pod.container(job).is_some();
         let whole = |of: &(&String, &PodSeen)| with_end(of) && !of.1.ending;
-        // The last attempt tells why there was none after it.
-        let end_of = |of: &(&String, &PodSeen)| of.1.container(job).and_then(|end| end.finished);
+        // The attempt that succeeded, or else the last one, tells why there was none after it.
+        let end_of = |of: &(&String, &PodSeen)| {
+            let end = of.1.container(job);
+            end.map(|end| (end.exit_code == 0, end.finished))
+        };
         let pods = self.pods.iter();
         let pod = pods.clone().filter(whole).max_by_key(end_of);
         let pod = pod.or(pods.clone().filter(with_end).max_by_key(end_of));

@@ -16,7 +16,11 @@ async fn a_task_is_started_again_until_it_succeeds() {
     service.cluster.task("flaky").fails_at_first(2);
     service.receives_triggered().await;
     service.answers(2).await;
-    assert_snapshot!(service.finish().await, @"");
+    assert_snapshot!(service.finish().await, @"
+    job created: flaky JOB-000-001
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished succeeded pass: Task 'flaky' finished successfully!⏎⏎Logs:⏎Container JOB-000-001 of pod JOB-000-001-pod:⏎attempt 3⏎⏎⏎⏎⏎
+    ");
 }
 
 #[tokio::test(start_paused = true)]
@@ -25,7 +29,11 @@ async fn a_task_that_fails_at_every_attempt_tells_the_last_one() {
     service.cluster.task("broken").fails_at_first(9);
     service.receives_triggered().await;
     service.answers(2).await;
-    assert_snapshot!(service.finish().await, @"");
+    assert_snapshot!(service.finish().await, @"
+    job created: broken JOB-000-001
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished errored fail: Task 'broken' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit (3 attempts)⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 1):⏎attempt 3⏎⏎⏎
+    ");
 }
 
 #[tokio::test(start_paused = true)]
@@ -35,7 +43,11 @@ async fn all_attempts_share_the_time_limit() {
     service.cluster.task("slow").fails_at_first(9);
     service.receives_triggered().await;
     service.answers(2).await;
-    assert_snapshot!(service.finish().await, @"");
+    assert_snapshot!(service.finish().await, @"
+    job created: slow JOB-000-001
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished errored fail: Task 'slow' failed: job JOB-000-001 failed: job deadline exceeded (15 s; `maxPollDuration` of the task or TASK_DEADLINE_SECONDS of the service changes it)⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 1):⏎attempt 1⏎⏎⏎
+    ");
 }
 
 #[tokio::test(start_paused = true)]
@@ -47,7 +59,11 @@ async fn a_crash_between_two_attempts_changes_nothing() {
     tokio::time::sleep(std::time::Duration::from_secs(5)).await;
     service.crashes().await;
     service.answers(2).await;
-    assert_snapshot!(service.finish().await, @"");
+    assert_snapshot!(service.finish().await, @"
+    job created: flaky JOB-000-001
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished succeeded pass: Task 'flaky' finished successfully!⏎⏎Logs:⏎Container JOB-000-001 of pod JOB-000-001-pod:⏎attempt 2⏎⏎⏎⏎⏎
+    ");
 }
 
 #[tokio::test(start_paused = true)]
@@ -57,7 +73,12 @@ async fn a_failure_that_is_a_warning_goes_on() {
     service.cluster.task("check").fails(3, "old\n");
     service.receives_triggered().await;
     service.answers(2).await;
-    assert_snapshot!(service.finish().await, @"");
+    assert_snapshot!(service.finish().await, @"
+    job created: check JOB-000-001
+    event sh.keptn.event.test.started
+    job created: deploy JOB-000-002
+    event sh.keptn.event.test.finished succeeded warning: Task 'check' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 3):⏎old⏎⏎⏎⏎⏎Task 'deploy' finished successfully!⏎⏎Logs:⏎⏎⏎
+    ");
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,7 +94,13 @@ async fn a_task_that_always_runs_cleans_up_after_a_failure() {
     service.cluster.task("break").fails(1, "boom\n");
     service.receives_triggered().await;
     service.answers(2).await;
-    assert_snapshot!(service.finish().await, @"");
+    assert_snapshot!(service.finish().await, @"
+    job created: break JOB-000-001
+    event sh.keptn.event.test.started
+    job created: clean JOB-000-003
+    job created: last JOB-000-005
+    event sh.keptn.event.test.finished errored fail: Task 'break' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 1):⏎boom⏎⏎⏎⏎⏎Task 'clean' finished successfully!⏎⏎Logs:⏎⏎⏎Task 'last' finished successfully!⏎⏎Logs:⏎⏎⏎
+    ");
 }
 
 #[tokio::test(start_paused = true)]
@@ -91,7 +118,12 @@ async fn a_crash_during_the_clean_up_does_not_turn_a_failure_into_a_success() {
     service.crashes().await;
     service.cluster.task("clean").ends();
     service.answers(2).await;
-    assert_snapshot!(service.finish().await, @"");
+    assert_snapshot!(service.finish().await, @"
+    job created: break JOB-000-001
+    event sh.keptn.event.test.started
+    job created: clean JOB-000-003
+    event sh.keptn.event.test.finished errored fail: Task 'break' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 1):⏎boom⏎⏎⏎⏎⏎Task 'clean' finished successfully!⏎⏎Logs:⏎⏎⏎
+    ");
 }
 
 const OTHER: [&str; 1] = ["--allowed-namespaces=other"];
@@ -115,7 +147,13 @@ async fn tasks_of_one_run_may_be_in_several_namespaces() {
     namespaces.sort();
     assert_eq!(namespaces, ["keptn", "other", "other"]);
     assert_eq!(service.receives_triggered().await.0, 202);
-    assert_snapshot!(service.finish().await, @"");
+    assert_snapshot!(service.finish().await, @"
+    job created: first JOB-000-001
+    event sh.keptn.event.test.started
+    job created: second JOB-000-002
+    job created: third JOB-000-003
+    event sh.keptn.event.test.finished succeeded pass: Task 'first' finished successfully!⏎⏎Logs:⏎⏎⏎Task 'second' finished successfully!⏎⏎Logs:⏎⏎⏎Task 'third' finished successfully!⏎⏎Logs:⏎⏎⏎
+    ");
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,7 +164,11 @@ async fn a_namespace_without_permissions_disturbs_no_other() {
     service.crashes().await;
     service.receives_triggered().await;
     service.answers(2).await;
-    assert_snapshot!(service.finish().await, @"");
+    assert_snapshot!(service.finish().await, @r#"
+    job created: here JOB-000-001
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished errored fail: Task 'there' failed: jobs.batch is forbidden: User "jes" cannot do this⏎⏎Task 'here' finished successfully!⏎⏎Logs:⏎⏎⏎
+    "#);
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,5 +199,28 @@ async fn what_a_task_must_not_have_is_refused_before_any_job() {
         refusals += &format!("{fields}\n  {}\n", message.as_str().unwrap().trim_end());
         service.finish().await;
     }
-    assert_snapshot!(refusals, @"");
+    assert_snapshot!(refusals, @r#"
+    namespace: other
+      Task 't' failed: namespace `other` is not allowed, Jobs run in `keptn` (ALLOWED_NAMESPACES of the service)
+    serviceAccount: root
+      Task 't' failed: service account `root` is not allowed (ALLOWED_SERVICE_ACCOUNTS of the service)
+    env: [{name: job-service-keptn-secrets, valueFrom: secret}]
+      Task 't' failed: could not prepare env for job job-executor-service-job-63901ce9feac643e6063c82e-000-001: could not add env with name job-service-keptn-secrets, valueFrom secret: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
+    env: [{name: T, valueFrom: {secretKeyRef: {name: job-service-keptn-secrets, key: token}}}]
+      Task 't' failed: could not prepare env for job job-executor-service-job-63901ce9feac643e6063c82e-000-001: could not add env with name T, valueFrom secret: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
+    envFrom: [{secretRef: {name: job-service-keptn-secrets}}]
+      Task 't' failed: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
+    imagePullSecrets: [{name: job-service-keptn-secrets}]
+      Task 't' failed: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
+    volumes: [{name: v, secret: {secretName: job-service-keptn-secrets}}]
+      Task 't' failed: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
+    volumes: [{name: v, projected: {sources: [{secret: {name: job-service-keptn-secrets}}]}}]
+      Task 't' failed: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
+    volumes: [{name: v, hostPath: {path: /}}]
+      Task 't' failed: volume `v` is a `hostPath`, which is not allowed (ALLOWED_VOLUMES of the service)
+    securityContext: {privileged: true}
+      Task 't' failed: privileged containers are not allowed
+    env: [{name: private, valueFrom: secret}]
+      Task 't' failed: could not prepare env for job job-executor-service-job-63901ce9feac643e6063c82e-000-001: could not add env with name private, valueFrom secret: secret "private" is not allowed (ALLOWED_SECRETS of the service)
+    "#);
 }

@@ -1,6 +1,7 @@
 //! The commands that need no cluster: tasks are real processes here, what a person sees is compared.
 
 mod command_line;
+mod results;
 
 use std::fs;
 use std::io::{self, Write};

@@ -109,6 +109,36 @@ async fn files_and_directories_are_found_under_their_names() {
 }
 
 #[tokio::test]
+async fn files_come_from_other_levels_and_by_patterns() {
+    let (keptn, address) = keptn().await;
+    keptn.has("dev", "shared/of-stage.jmx", "");
+    keptn.has("", "shared/of-project.jmx", "");
+    let report = [
+        names(address, &["stage:/shared", "project:/shared"]).await,
+        names(address, &["stage:/shared/*.jmx", "/locust/*.py"]).await,
+        names(address, &["**/*.txt"]).await,
+        names(address, &["helm*"]).await,
+        names(address, &["stage:/none"]).await,
+        names(address, &["project:/*.none"]).await,
+    ]
+    .join("\n");
+    assert_snapshot!(report, @"
+    shared/of-project.jmx shared/of-stage.jmx
+    locust/basic.py locust/import.py shared/of-stage.jmx
+    100%.txt a+b.txt locust/deep/er/x.txt my file.txt ünï/ö.txt
+    helm-abc/no.yaml helm/values.yaml helmDEFG
+    could not find file or directory `none` of stage `dev` in project `real`
+    could not find file or directory `*.none` of project `real`
+    ");
+    let asked = keptn.requests().join("\n");
+    let of_project: Vec<&str> = asked
+        .lines()
+        .filter(|path| !path.contains("/stage/"))
+        .collect();
+    assert!(!of_project.is_empty() && !of_project.iter().any(|path| path.contains("gitCommitID")));
+}
+
+#[tokio::test]
 async fn content_arrives_byte_by_byte() {
     let found = fetched(keptn().await.1, &["binary", "empty", "locust"])
         .await
