@@ -231,19 +231,11 @@ fn variables(task: &Task, resolver: &Resolver<'_>) -> Vec<VariableExplained> {
         let value = match resolver.value(task, entry) {
             Err(error) => Outcome::Error(error),
             Ok(Resolved::Secret(secret)) => Outcome::Secret(secret),
-            Ok(Resolved::Key(_)) if resolver.is_keptns(&entry.name) => {
+            Ok(_) if resolver.is_keptns(&entry.name) => {
                 Outcome::Ignored("Keptn's value stays".into())
             }
-            Ok(Resolved::Key(_)) if replaced => {
-                Outcome::Ignored("a later entry replaces it".into())
-            }
+            Ok(_) if replaced => Outcome::Ignored("a later entry replaces it".into()),
             Ok(Resolved::Key(key)) => Outcome::Key(key),
-            Ok(Resolved::Value(_)) if resolver.is_keptns(&entry.name) => {
-                Outcome::Ignored("Keptn's value stays".into())
-            }
-            Ok(Resolved::Value(_)) if replaced => {
-                Outcome::Ignored("a later entry replaces it".into())
-            }
             Ok(Resolved::Value(value)) => {
                 let value = expanded(&value, &known);
                 known.insert(name.to_owned(), value.clone());

@@ -70,8 +70,18 @@ impl Policy {
         let namespace = self.namespace_of(task);
         self.check_namespace(namespace)?;
         self.check_account(task.service_account.as_deref(), account, namespace)?;
+        let names_account = task
+            .service_account
+            .as_ref()
+            .is_some_and(|named| !named.is_empty());
         for volume in &task.pod.volumes {
             self.volumes.check(volume)?;
+            if !names_account && volumes::has_account_token(volume) {
+                return Err(format!(
+                    "volume `{}` is the token of a service account, but the task names no `serviceAccount`",
+                    volume.name
+                ));
+            }
         }
         for secret in secrets_beside_env(task) {
             self.check_secret(&secret, namespace)?;

@@ -152,12 +152,12 @@ impl Teller {
 }
 
 fn is_forbidden(error: &watcher::Error) -> bool {
-    let status = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status,
-        _ => return false,
+    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) =
+        error
+    else {
+        return false;
     };
-    matches!(status.code, 403 | 404)
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404))
 }
 
 /// What the watch shows of runs whose end is not marked.

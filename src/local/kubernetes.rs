@@ -1,5 +1,5 @@
-//! A Kubernetes API for Jobs, Pods, Leases, Secrets and ConfigMaps in this process: what the API server keeps, what the
-//! Job controller ([`controller`]) and the kubelet ([`kubelet`]) make of it, and the service under a real
+//! A Kubernetes API for Jobs, Pods, Leases, Secrets and config maps in this process: what the API server keeps, what
+//! the Job controller ([`controller`]) and the kubelet ([`kubelet`]) make of it, and the service under a real
 //! client ([`api`]). Containers are run by a [`Runtime`].
 //!
 //! It shows what the service relies on, as a real cluster does: versions, conflicts, watches, Pods and their

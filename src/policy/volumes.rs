@@ -91,6 +91,13 @@ fn types(volume: &Volume) -> Vec<String> {
     sources.filter(|field| field != "name").collect()
 }
 
+/// Whether it shows the token of the Pod's account.
+pub(super) fn has_account_token(volume: &Volume) -> bool {
+    let projected = volume.projected.iter();
+    let mut sources = projected.flat_map(|of| of.sources.iter().flatten());
+    sources.any(|source| source.service_account_token.is_some())
+}
+
 /// The Secrets that are named anywhere in a volume. Every type that has one calls it `secretName`, or
 /// `…secret…` with a `name`: `secret`, `projected`, `csi`, `azureFile`, `cephfs`, `rbd`, …
 pub(super) fn secrets(volume: &Volume) -> Vec<String> {

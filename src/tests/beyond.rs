@@ -183,6 +183,7 @@ async fn what_a_task_must_not_have_is_refused_before_any_job() {
         "imagePullSecrets: [{name: job-service-keptn-secrets}]",
         "volumes: [{name: v, secret: {secretName: job-service-keptn-secrets}}]",
         "volumes: [{name: v, projected: {sources: [{secret: {name: job-service-keptn-secrets}}]}}]",
+        "volumes: [{name: v, projected: {sources: [{serviceAccountToken: {path: t}}]}}]",
         "volumes: [{name: v, hostPath: {path: /}}]",
         "securityContext: {privileged: true}",
         "env: [{name: private, valueFrom: secret}]",
@@ -216,6 +217,8 @@ async fn what_a_task_must_not_have_is_refused_before_any_job() {
       Task 't' failed: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
     volumes: [{name: v, projected: {sources: [{secret: {name: job-service-keptn-secrets}}]}}]
       Task 't' failed: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
+    volumes: [{name: v, projected: {sources: [{serviceAccountToken: {path: t}}]}}]
+      Task 't' failed: volume `v` is the token of a service account, but the task names no `serviceAccount`
     volumes: [{name: v, hostPath: {path: /}}]
       Task 't' failed: volume `v` is a `hostPath`, which is not allowed (ALLOWED_VOLUMES of the service)
     securityContext: {privileged: true}

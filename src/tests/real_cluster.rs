@@ -7,6 +7,7 @@
 //! service for the tests that kill it (default: what `cargo build` makes).
 
 mod attack;
+mod beyond;
 mod explained;
 mod kills;
 mod likeness;
@@ -101,24 +102,29 @@ impl RealCluster {
     /// The service in this process, with this config.
     async fn start(name: &str, config: &str) -> Self {
         let mut cluster = Self::new(name).await;
+        cluster.serves(config, &[]).await;
         cluster
-            .keptn
+    }
+
+    /// Starts the service in this process, with this config and these settings.
+    async fn serves(&mut self, config: &str, settings: &[String]) {
+        self.keptn
             .has("dev/svc", "job/config.yaml", with_images(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let settings = cli::serve_settings(&[
+        let of_cluster = [
             format!(
                 "--configuration-service={}",
-                cluster.keptn_url("/configuration-service")
+                self.keptn_url("/configuration-service")
             ),
-            format!("--keptn-event-endpoint={}", cluster.keptn_url("/event")),
+            format!("--keptn-event-endpoint={}", self.keptn_url("/event")),
             format!("--init-container-image={}", image()),
-        ]);
+        ];
+        let settings = cli::serve_settings(&[&of_cluster, settings].concat());
         let stop = CancellationToken::new();
-        let outside = Outside::of(&settings, cluster.client.clone(), &cluster.namespace).unwrap();
+        let outside = Outside::of(&settings, self.client.clone(), &self.namespace).unwrap();
         let service = serve::Service::new(&settings, outside, stop.clone()).await;
-        cluster.service = Some((address, stop, tokio::spawn(service.run(Some(listener)))));
-        cluster
+        self.service = Some((address, stop, tokio::spawn(service.run(Some(listener)))));
     }
 
     fn keptn_url(&self, path: &str) -> String {

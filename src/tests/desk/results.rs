@@ -11,11 +11,11 @@ const RESULT: &str = ", resultFile: /keptn/.result.json";
 
 /// The data of `.finished`.
 fn finished(told: &str) -> Value {
-    let events = told.lines().filter_map(|line| {
+    let mut events = told.lines().filter_map(|line| {
         let told: Value = serde_json::from_str(line).unwrap();
         (told["what"] == "eventSent").then(|| told["event"].clone())
     });
-    events.last().unwrap()["data"].clone()
+    events.next_back().unwrap()["data"].clone()
 }
 
 #[test]
