@@ -7,6 +7,7 @@
 //! [`real_cluster`] the service against a real cluster.
 
 mod configs;
+mod deploy;
 mod desk;
 mod endpoint;
 mod failures;

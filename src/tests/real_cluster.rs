@@ -11,6 +11,7 @@ mod explained;
 mod kills;
 mod likeness;
 mod outages;
+mod permissions;
 mod process;
 
 use std::net::SocketAddr;
@@ -20,17 +21,18 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource, ResourceExt};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::deploy::documents;
 use super::keptn::Keptn;
 use super::{Transcript, config, triggered};
 use crate::cli;
@@ -452,22 +454,14 @@ impl RealCluster {
             )
             .replace("http://localhost:8081/event", &self.keptn_url("/event"))
             .replace("replicas: 1", &format!("replicas: {replicas}"));
-        for document in serde_yaml::Deserializer::from_str(&manifest) {
-            let mut object = Value::deserialize(document).unwrap();
-            match object["kind"].as_str().unwrap() {
-                "ServiceAccount" => self.create::<ServiceAccount>(object).await,
-                "Role" => self.create::<Role>(object).await,
-                "RoleBinding" => self.create::<RoleBinding>(object).await,
-                "Service" => self.create::<Service>(object).await,
-                "Deployment" => {
-                    let containers = object["spec"]["template"]["spec"]["containers"]
-                        .as_array_mut()
-                        .unwrap();
-                    containers.retain(|container| container["name"] != "distributor");
-                    self.create::<Deployment>(object).await;
-                }
-                other => panic!("a {other} in deploy/service.yaml"),
+        for mut object in documents(&manifest) {
+            if object["kind"] == "Deployment" {
+                let containers = object["spec"]["template"]["spec"]["containers"]
+                    .as_array_mut()
+                    .unwrap();
+                containers.retain(|container| container["name"] != "distributor");
             }
+            self.applies(object).await;
         }
         self.until(|| async {
             let deployment = self
@@ -475,9 +469,23 @@ impl RealCluster {
                 .get("job-executor-service")
                 .await
                 .unwrap();
-            deployment.status.and_then(|status| status.ready_replicas) == Some(replicas)
+            let ready = deployment.status.and_then(|status| status.ready_replicas);
+            ready.unwrap_or_default() == replicas
         })
         .await;
+    }
+
+    /// Creates an object of deploy/.
+    async fn applies(&self, object: Value) {
+        match object["kind"].as_str().unwrap() {
+            "ServiceAccount" => self.create::<ServiceAccount>(object).await,
+            "Role" => self.create::<Role>(object).await,
+            "RoleBinding" => self.create::<RoleBinding>(object).await,
+            "Service" => self.create::<Service>(object).await,
+            "Deployment" => self.create::<Deployment>(object).await,
+            "NetworkPolicy" => self.create::<NetworkPolicy>(object).await,
+            other => panic!("a {other} in deploy/"),
+        }
     }
 
     /// Sends an event to whichever replica the Service chooses.
