@@ -1,4 +1,4 @@
-//! Claims about deploy/ that need neither a cluster nor Helm: the manifests and the policies.
+//! Claims about deploy/ that need neither a cluster nor Helm: the manifests, the policies, the chart's values.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const SERVICE: &str = include_str!("../../deploy/service.yaml");
 const POLICIES: &str = include_str!("../../deploy/network-policies.yaml");
@@ -70,6 +70,17 @@ fn the_role_of_an_additional_namespace_is_that_of_the_service_without_the_lease(
     let mut expected = rules(SERVICE);
     expected.retain(|rule| !is_of_leases(rule));
     assert_eq!(rules(JOB_NAMESPACE), expected);
+}
+
+#[test]
+fn the_role_of_the_chart_is_that_of_the_manifest() {
+    let template = include_str!("../../deploy/chart/templates/_rules.tpl");
+    let fullname = r#"{{ include "job-executor-service.fullname" . }}"#;
+    let template = template.replace(fullname, "job-executor-service");
+    let lines = template.lines().filter(|line| !line.starts_with("{{"));
+    let rules_of_chart: Vec<PolicyRule> =
+        serde_yaml::from_str(&lines.collect::<Vec<_>>().join("\n")).unwrap();
+    assert_eq!(rules_of_chart, rules(SERVICE));
 }
 
 #[test]
@@ -182,4 +193,148 @@ fn the_policies_allow_what_is_needed_and_no_cloud_metadata() {
             dns.into_iter().filter_map(|port| port.protocol).collect();
         assert_eq!(protocols, BTreeSet::from(["TCP".into(), "UDP".into()]));
     }
+}
+
+fn chart(file: &str) -> String {
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/chart");
+    std::fs::read_to_string(format!("{chart}/{file}")).unwrap()
+}
+
+fn values() -> Value {
+    serde_yaml::from_str(&chart("values.yaml")).unwrap()
+}
+
+fn refused(values: &Value) -> Vec<String> {
+    let schema: Value = serde_json::from_str(&chart("values.schema.json")).unwrap();
+    jsonschema::draft202012::meta::validate(&schema).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors = validator.iter_errors(values);
+    errors
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect()
+}
+
+#[test]
+fn the_version_of_the_chart_is_that_of_the_service() {
+    let about: Value = serde_yaml::from_str(&chart("Chart.yaml")).unwrap();
+    for field in ["version", "appVersion"] {
+        assert_eq!(about[field], env!("CARGO_PKG_VERSION"), "{field}");
+    }
+}
+
+#[test]
+fn the_values_fit_their_schema() {
+    assert_eq!(refused(&values()), [""; 0]);
+}
+
+/// The values that the chart 0.2.5 has by default, and some that its users set.
+pub(super) fn values_of_0_2_5() -> Value {
+    serde_yaml::from_str(include_str!("values-0.2.5.yaml")).unwrap()
+}
+
+#[test]
+fn the_values_of_the_original_are_accepted() {
+    assert_eq!(refused(&values_of_0_2_5()), [""; 0]);
+}
+
+#[test]
+fn wrong_values_are_refused() {
+    let wrong = [
+        (json!({"replicas": 2}), "a name that is no value"),
+        (json!({"replicaCount": "2"}), "a text for a number"),
+        (
+            json!({"distributor": {"stageFiter": "dev"}}),
+            "a name that is no value",
+        ),
+        (
+            json!({"distributor": {"stageFilter": "dev, prod"}}),
+            "names that are not trimmed",
+        ),
+        (json!({"image": {"pullPolicy": "Sometimes"}}), "no policy"),
+        (
+            json!({"remoteControlPlane": {"api": {"hostname": "https://keptn"}}}),
+            "a protocol in the host",
+        ),
+        (
+            json!({"remoteControlPlane": {"api": {"token": "a b"}}}),
+            "no token",
+        ),
+        (
+            json!({"remoteControlPlane": {"api": {"authMode": "none"}}}),
+            "no mode",
+        ),
+        (
+            json!({"remoteControlPlane": {"topicSubscription": "sh.keptn.a, sh.keptn.b"}}),
+            "types that are not trimmed",
+        ),
+        (
+            json!({"jobConfig": {"taskDeadlineSeconds": -1}}),
+            "no time limit",
+        ),
+        (
+            json!({"jobConfig": {"allowPrivilegedJobs": "yes"}}),
+            "a text for a boolean",
+        ),
+        (
+            json!({"jobConfig": {"labels": {"team": "a b"}}}),
+            "no label",
+        ),
+        (
+            json!({"jobConfig": {"networkPolicy": {"blockCIDRs": ["10.0.0.0"]}}}),
+            "no network",
+        ),
+        (
+            json!({"jobConfig": {"resources": {"limits": {"cpu": "lots"}}}}),
+            "no quantity",
+        ),
+        (
+            json!({"jobConfig": {"allowedNamespaces": ["Jobs"]}}),
+            "no namespace",
+        ),
+        (
+            json!({"networkPolicy": {"enabled": true}}),
+            "a value of 0.2.1, which did more than one of today",
+        ),
+        (json!({"settings": {"log-level": "debug"}}), "no variable"),
+    ];
+    for (values, why) in wrong {
+        assert_ne!(refused(&values), [""; 0], "{why}: {values}");
+    }
+    for token in ["a+b/c==", "Kx9~!"] {
+        let values = json!({"remoteControlPlane": {"api": {"token": token}}});
+        assert_eq!(refused(&values), [""; 0], "{token}");
+    }
+}
+
+fn paths(prefix: &str, value: &Value, found: &mut Vec<String>) {
+    match value.as_object() {
+        Some(fields) if !fields.is_empty() => {
+            for (name, value) in fields {
+                paths(&format!("{prefix}.{name}"), value, found);
+            }
+        }
+        _ => found.push(prefix.trim_start_matches('.').to_owned()),
+    }
+}
+
+#[test]
+fn the_readme_of_the_chart_names_every_value() {
+    let mut all = Vec::new();
+    paths("", &values(), &mut all);
+    let readme = chart("README.md");
+    let is_named = |path: &str| {
+        let mut path = path;
+        loop {
+            if readme.contains(&format!("`{path}`")) {
+                return true;
+            }
+            // Of a whole such as a security context the name is enough.
+            match path.rsplit_once('.') {
+                Some((parent, _)) => path = parent,
+                None => return false,
+            }
+        }
+    };
+    let unnamed: Vec<&String> = all.iter().filter(|path| !is_named(path)).collect();
+    assert!(unnamed.is_empty(), "{unnamed:#?}");
 }

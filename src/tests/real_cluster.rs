@@ -4,9 +4,11 @@
 //!
 //! `E2E_IMAGE` is an image of this service that the nodes have, `E2E_BUSYBOX` one with busybox,
 //! `E2E_HOST` the address by which Pods reach this machine (default: the first node's), `E2E_BINARY` the
-//! service for the tests that kill it (default: what `cargo build` makes).
+//! service for the tests that kill it (default: what `cargo build` makes), `E2E_HELM` Helm 3 for those of the
+//! chart (default: that of `PATH`).
 
 mod attack;
+mod chart;
 mod explained;
 mod kills;
 mod likeness;
@@ -490,8 +492,12 @@ impl RealCluster {
 
     /// Sends an event to whichever replica the Service chooses.
     async fn sends(&self, event: &Value) {
+        self.sends_to("job-executor-service", event).await;
+    }
+
+    async fn sends_to(&self, service: &str, event: &Value) {
         let path = format!(
-            "/api/v1/namespaces/{}/services/job-executor-service:8080/proxy/",
+            "/api/v1/namespaces/{}/services/{service}:8080/proxy/",
             self.namespace
         );
         let request = http::Request::post(path)
@@ -502,7 +508,11 @@ impl RealCluster {
     }
 
     async fn lease_holder(&self) -> String {
-        let lease = self.api::<Lease>().get("job-executor-service").await;
+        self.lease_holder_of("job-executor-service").await
+    }
+
+    async fn lease_holder_of(&self, deployment: &str) -> String {
+        let lease = self.api::<Lease>().get(deployment).await;
         let spec = lease.unwrap().spec.unwrap();
         spec.holder_identity.unwrap_or_default()
     }
