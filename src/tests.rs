@@ -8,6 +8,7 @@
 
 mod beyond;
 mod configs;
+mod deploy;
 mod desk;
 mod endpoint;
 mod failures;

@@ -4,14 +4,17 @@
 //!
 //! `E2E_IMAGE` is an image of this service that the nodes have, `E2E_BUSYBOX` one with busybox,
 //! `E2E_HOST` the address by which Pods reach this machine (default: the first node's), `E2E_BINARY` the
-//! service for the tests that kill it (default: what `cargo build` makes).
+//! service for the tests that kill it (default: what `cargo build` makes), `E2E_HELM` Helm 3 for those of the
+//! chart (default: that of `PATH`).
 
 mod attack;
 mod beyond;
+mod chart;
 mod explained;
 mod kills;
 mod likeness;
 mod outages;
+mod permissions;
 mod process;
 
 use std::net::SocketAddr;
@@ -21,17 +24,18 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource, ResourceExt};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::deploy::documents;
 use super::keptn::Keptn;
 use super::{Transcript, config, triggered};
 use crate::cli;
@@ -458,22 +462,14 @@ impl RealCluster {
             )
             .replace("http://localhost:8081/event", &self.keptn_url("/event"))
             .replace("replicas: 1", &format!("replicas: {replicas}"));
-        for document in serde_yaml::Deserializer::from_str(&manifest) {
-            let mut object = Value::deserialize(document).unwrap();
-            match object["kind"].as_str().unwrap() {
-                "ServiceAccount" => self.create::<ServiceAccount>(object).await,
-                "Role" => self.create::<Role>(object).await,
-                "RoleBinding" => self.create::<RoleBinding>(object).await,
-                "Service" => self.create::<Service>(object).await,
-                "Deployment" => {
-                    let containers = object["spec"]["template"]["spec"]["containers"]
-                        .as_array_mut()
-                        .unwrap();
-                    containers.retain(|container| container["name"] != "distributor");
-                    self.create::<Deployment>(object).await;
-                }
-                other => panic!("a {other} in deploy/service.yaml"),
+        for mut object in documents(&manifest) {
+            if object["kind"] == "Deployment" {
+                let containers = object["spec"]["template"]["spec"]["containers"]
+                    .as_array_mut()
+                    .unwrap();
+                containers.retain(|container| container["name"] != "distributor");
             }
+            self.applies(object).await;
         }
         self.until(|| async {
             let deployment = self
@@ -481,15 +477,33 @@ impl RealCluster {
                 .get("job-executor-service")
                 .await
                 .unwrap();
-            deployment.status.and_then(|status| status.ready_replicas) == Some(replicas)
+            let ready = deployment.status.and_then(|status| status.ready_replicas);
+            ready.unwrap_or_default() == replicas
         })
         .await;
     }
 
+    /// Creates an object of deploy/.
+    async fn applies(&self, object: Value) {
+        match object["kind"].as_str().unwrap() {
+            "ServiceAccount" => self.create::<ServiceAccount>(object).await,
+            "Role" => self.create::<Role>(object).await,
+            "RoleBinding" => self.create::<RoleBinding>(object).await,
+            "Service" => self.create::<Service>(object).await,
+            "Deployment" => self.create::<Deployment>(object).await,
+            "NetworkPolicy" => self.create::<NetworkPolicy>(object).await,
+            other => panic!("a {other} in deploy/"),
+        }
+    }
+
     /// Sends an event to whichever replica the Service chooses.
     async fn sends(&self, event: &Value) {
+        self.sends_to("job-executor-service", event).await;
+    }
+
+    async fn sends_to(&self, service: &str, event: &Value) {
         let path = format!(
-            "/api/v1/namespaces/{}/services/job-executor-service:8080/proxy/",
+            "/api/v1/namespaces/{}/services/{service}:8080/proxy/",
             self.namespace
         );
         let request = http::Request::post(path)
@@ -500,7 +514,11 @@ impl RealCluster {
     }
 
     async fn lease_holder(&self) -> String {
-        let lease = self.api::<Lease>().get("job-executor-service").await;
+        self.lease_holder_of("job-executor-service").await
+    }
+
+    async fn lease_holder_of(&self, deployment: &str) -> String {
+        let lease = self.api::<Lease>().get(deployment).await;
         let spec = lease.unwrap().spec.unwrap();
         spec.holder_identity.unwrap_or_default()
     }
