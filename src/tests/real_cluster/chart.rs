@@ -503,3 +503,41 @@ async fn the_chart_finds_a_keptn_of_the_cluster() {
     assert_eq!(variables(&deployment, 0)["KEPTN_API_ENDPOINT"], endpoint);
     cluster.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster and Helm"]
+async fn tasks_run_in_the_namespaces_and_with_the_defaults_of_the_chart() {
+    let home = RealCluster::new("chart-from").await;
+    let other = RealCluster::new("chart-to").await;
+    let tasks = format!(
+        "      - {{name: away, namespace: {}, image: BUSYBOX, files: [greeting], cmd: [cat, /keptn/greeting]}}
+      - {{name: here, image: BUSYBOX, cmd: [echo, done]}}\n",
+        other.namespace
+    );
+    home.keptn
+        .has("dev/svc", "job/config.yaml", with_images(&config(&tasks)));
+    home.keptn.has("dev/svc", "greeting", "Hello, namespace\n");
+    let namespaces = format!("--set=jobConfig.allowedNamespaces={{{}}}", other.namespace);
+    let defaults = "--set=jobConfig.labels.team=a,jobConfig.podSecurityContext.RunAsUser=3000,\
+        jobConfig.jobSecurityContext.readOnlyRootFilesystem=true";
+    let name = "job-executor-service";
+    home.installs(name, name, &[&namespaces, defaults]).await;
+    home.sends(&triggered("event-1")).await;
+    let finished = home.answered(2).await[1]["data"].clone();
+    assert_eq!(finished["status"], "succeeded", "{finished:#}");
+    assert!(
+        message(&finished).contains(":\nHello, namespace\n"),
+        "{finished:#}"
+    );
+    for jobs in [home.jobs().await, other.jobs().await] {
+        assert_eq!(jobs.len(), 1);
+        assert_eq!(jobs[0].labels()["team"], "a");
+        let pod = json!(jobs[0].spec.as_ref().unwrap().template.spec);
+        assert_eq!(pod["securityContext"]["runAsUser"], 3000);
+        let container = &pod["containers"][0]["securityContext"];
+        assert_eq!(container["readOnlyRootFilesystem"], true);
+    }
+    home.uninstalls(name);
+    other.finish().await;
+    home.finish().await;
+}
