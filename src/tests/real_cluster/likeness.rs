@@ -220,6 +220,7 @@ async fn are_alike(namespace: &str, runtime: &str) {
             .keptn
             .has(&level, "folder/b.txt", "one in a folder\n");
     }
+    cluster.keptn.has("dev", "shared/c.txt", "of the stage\n");
     let real = Side {
         client: cluster.client.clone(),
         namespace: &cluster.namespace,

@@ -255,6 +255,54 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "202 errored fail",
         "  - {name: a, ON_TEST, tasks: [{name: one, image: BUSYBOX, cmd: [no-such-program]}]}",
     ),
+    scenario(
+        "a-task-that-fails-again",
+        1,
+        "202 errored fail",
+        "  - {name: a, ON_TEST, tasks: [{name: one, image: BUSYBOX, retries: 1, cmd: [sh, -c, 'echo boom; exit 3']}]}",
+    ),
+    scenario(
+        "a-warning-and-a-clean-up",
+        3,
+        "202 errored fail",
+        "  - name: a
+    ON_TEST
+    tasks:
+      - {name: one, image: BUSYBOX, onFailure: warn, cmd: ['false']}
+      - {name: two, image: BUSYBOX, cmd: ['false']}
+      - {name: three, image: BUSYBOX, cmd: [echo, never]}
+      - {name: four, image: BUSYBOX, always: true, cmd: [echo, cleaned]}",
+    ),
+    scenario(
+        "a-result",
+        1,
+        "202 succeeded pass",
+        "  - {name: a, ON_TEST, tasks: [{name: one, image: BUSYBOX, resultFile: /keptn/.result.json,
+     cmd: [sh, -c, 'echo \"{\\\"score\\\": 7}\" > /keptn/.result.json']}]}",
+    ),
+    scenario(
+        "keys-of-a-secret",
+        1,
+        "202 succeeded pass",
+        "  - name: a
+    ON_TEST
+    tasks:
+      - name: one
+        image: BUSYBOX
+        cmd: [sh, -c, 'echo $WORD $TEXT $C_PASSWORD ${NONE-unset}']
+        env:
+          - {name: WORD, valueFrom: {secretKeyRef: {name: credentials, key: PASSWORD}}}
+          - {name: TEXT, value: 'is $(WORD)', valueFrom: string}
+          - {name: NONE, valueFrom: {secretKeyRef: {name: gone, key: x, optional: true}}}
+        envFrom: [{prefix: C_, secretRef: {name: credentials}}]",
+    ),
+    scenario(
+        "files-of-other-levels",
+        1,
+        "202 succeeded pass",
+        "  - {name: a, ON_TEST, tasks: [{name: one, image: BUSYBOX, files: ['*.txt', {path: 'shared', level: stage}],
+     cmd: [sh, -c, 'cd /keptn && find . -type f | sort']}]}",
+    ),
     Scenario {
         job_is_deleted: true,
         ..scenario(
