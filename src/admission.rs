@@ -13,15 +13,16 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, Span, error, info, info_span, warn};
+use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::cluster::{Cluster, Sighting};
 use crate::event::Event;
 use crate::event::answer::Verdict;
 use crate::executor::{Begun, Claim, Runs};
 use crate::job_config::matching::why_none;
-use crate::job_config::problem::ConfigErrors;
+use crate::job_config::problem::{ConfigErrors, Problem};
 use crate::job_config::reader::{self, CONFIG_URI};
+use crate::job_config::yaml::Span;
 use crate::keptn::answers::Sent;
 use crate::keptn::event_store::{LAG, Stored};
 use crate::keptn::resources::Resources;
@@ -92,6 +93,15 @@ struct Answered {
 /// No action is for the event, with the reasons.
 struct NoMatch(String);
 
+/// Why a config is of no use.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("cannot read {CONFIG_URI}: {0}")]
+    Unreadable(String),
+    #[error("{0}")]
+    Invalid(ConfigErrors),
+}
+
 /// What happened to an event before it came.
 enum Past {
     None,
@@ -156,8 +166,8 @@ impl Admission {
                 ));
             }
             Err(reason) => {
-                let reason = format!("cannot read {CONFIG_URI}: {reason}");
-                return self.refuse(id, &event, arrived, &reason).await;
+                let broken = Broken::Unreadable(reason);
+                return self.refuse(id, &event, arrived, &broken).await;
             }
         };
         let event = Arc::new(event);
@@ -165,16 +175,18 @@ impl Admission {
             Ok(Ok(run)) => self.begin(run).await,
             Ok(Err(NoMatch(why))) => {
                 info!(
-                    why,
                     "No match found for event {} of type {}. Skipping...",
-                    event.envelope.id,
-                    event.envelope.event_type
+                    event.envelope.id, event.envelope.event_type
                 );
+                debug!(why, "no action matches");
                 Admitted::Nothing(format!(
                     "no action of {CONFIG_URI} matches the event: {why}"
                 ))
             }
-            Err(error) => self.refuse(id, &event, arrived, &error.to_string()).await,
+            Err(errors) => {
+                let broken = Broken::Invalid(errors);
+                self.refuse(id, &event, arrived, &broken).await
+            }
         }
     }
 
@@ -192,7 +204,7 @@ impl Admission {
             .await
             .ok();
         let (admission, id, event) = (Arc::clone(self), id.clone(), Arc::clone(event));
-        let span = Span::current();
+        let span = tracing::Span::current();
         let search = move || {
             let _permit = permit;
             span.in_scope(|| admission.run(&id, &event, arrived, &config))
@@ -211,8 +223,12 @@ impl Admission {
         config: &Config,
     ) -> Result<Result<Run, NoMatch>, ConfigErrors> {
         let read = reader::read(&config.bytes)?;
+        if !read.warnings.is_empty() {
+            let at = places(&read.warnings);
+            warn!(level = ?config.level, at, "{CONFIG_URI} has what is ignored or surely wrong, `lint` says what");
+        }
         for warning in &read.warnings {
-            warn!(level = ?config.level, "{warning}");
+            debug!("{warning}");
         }
         let matching = read.config.matching(event);
         if matching.is_empty() {
@@ -320,7 +336,8 @@ impl Admission {
             let Work::Refused { task, reason } = &action.work else {
                 continue;
             };
-            warn!(action = action.name, task, reason, "the task was refused");
+            warn!(action = action.name, task, "the task was refused");
+            debug!(task, reason, "why it was refused");
             if !action.silent {
                 reports.push(TaskReport {
                     task: task.clone(),
@@ -353,12 +370,19 @@ impl Admission {
         id: &RunId,
         event: &Event,
         arrived: Timestamp,
-        reason: &str,
+        broken: &Broken,
     ) -> Admitted {
         if self.is_known(id).await {
             return seen_before();
         }
-        error!("{reason}");
+        let reason = &broken.to_string();
+        match broken {
+            Broken::Unreadable(_) => error!("{reason}"),
+            Broken::Invalid(errors) => {
+                error!(at = places(&errors.problems), "{CONFIG_URI} is invalid");
+                debug!("{reason}");
+            }
+        }
         // Nobody asked for an answer to a sequence's own event, as an action that matches it does: it
         // is shipyard-controller's to answer, and `.finished` would start what waits for its end.
         if event.envelope.event_type.task().is_none() {
@@ -394,6 +418,17 @@ impl Admission {
             answered.runs.remove(&oldest);
         }
     }
+}
+
+/// Lines and columns. What is there may be a secret that somebody put into a config, so that no log says it
+/// above debug.
+fn places(problems: &[Problem]) -> String {
+    let place = |problem: &Problem| {
+        let Span { line, column, .. } = problem.place?;
+        Some(format!("{line}:{column}"))
+    };
+    let places: Vec<String> = problems.iter().filter_map(place).collect();
+    places.join(", ")
 }
 
 fn seen_before() -> Admitted {
