@@ -27,7 +27,7 @@ use tracing::{info, warn};
 
 pub(crate) use found::{Found, Listing, Progress, Sighting, Told};
 pub(crate) use leadership::{Identity, Leadership, Standing};
-pub(crate) use manifest::{InitContainer, JobSettings, SecretKey, Start};
+pub(crate) use manifest::{AccessVariables, InitContainer, JobSettings, SecretKey, Start};
 use outcome::JobSeen;
 pub(crate) use outcome::TaskEnd;
 pub(crate) use own_pod::OwnPod;
