@@ -24,6 +24,7 @@ use crate::job_config::problem::{ConfigErrors, Problem};
 use crate::job_config::reader::{self, CONFIG_URI};
 use crate::job_config::yaml::Span;
 use crate::keptn::answers::Sent;
+use crate::keptn::error_log::ErrorLog;
 use crate::keptn::event_store::{LAG, Stored};
 use crate::keptn::resources::Resources;
 use crate::policy::Policy;
@@ -55,6 +56,7 @@ pub(crate) enum Admitted {
 
 pub(crate) struct Admission {
     pub(crate) resources: Resources,
+    pub(crate) error_log: Arc<ErrorLog>,
     pub(crate) cluster: Cluster,
     pub(crate) runs: Arc<Runs>,
     pub(crate) policy: Policy,
@@ -386,6 +388,7 @@ impl Admission {
         // Nobody asked for an answer to a sequence's own event, as an action that matches it does: it
         // is shipyard-controller's to answer, and `.finished` would start what waits for its end.
         if event.envelope.event_type.task().is_none() {
+            self.error_log.enter(&event.envelope, reason);
             return Admitted::Nothing(reason.to_owned());
         }
         self.runs

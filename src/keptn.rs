@@ -4,6 +4,7 @@
 pub(crate) mod addresses;
 pub(crate) mod answers;
 pub(crate) mod credentials;
+pub(crate) mod error_log;
 pub(crate) mod event_store;
 pub(crate) mod oauth;
 pub(crate) mod resources;

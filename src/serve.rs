@@ -20,6 +20,7 @@ use crate::executor::{Executor, Runs};
 use crate::keptn::addresses::{Addresses, Origin};
 use crate::keptn::answers::Answers;
 use crate::keptn::credentials::Credentials;
+use crate::keptn::error_log::{ErrorLog, Here};
 use crate::keptn::event_store::EventStore;
 use crate::keptn::resources::Resources;
 use crate::keptn::{self, Certificates, Http, Transport};
@@ -157,6 +158,16 @@ impl Service {
             stop.clone(),
             leadership.doubt(),
         );
+        let error_log = ErrorLog::new(
+            over(ErrorLog::TIMEOUT),
+            endpoint.clone(),
+            Here {
+                namespace: client.default_namespace().to_owned(),
+                pod: settings.pod_name.clone(),
+            },
+            attempts.clone(),
+            stop.clone(),
+        );
         let cluster = Cluster::new(client, namespace.clone(), rules.jobs);
         let halt = CancellationToken::new();
         let runs = Arc::new(Runs::new(
@@ -178,6 +189,7 @@ impl Service {
                     &keptn,
                 ),
             ),
+            error_log: Arc::new(error_log),
             cluster,
             runs: Arc::clone(&runs),
             policy: rules.policy,

@@ -11,6 +11,7 @@ mod certificates;
 mod configs;
 mod desk;
 mod endpoint;
+mod error_log;
 mod failures;
 mod faults;
 mod init_container;

@@ -43,6 +43,7 @@ pub(super) struct Keptn {
     files: Arc<TempDir>,
     state: Arc<Mutex<Model>>,
     sent: watch::Sender<usize>,
+    logged: watch::Sender<usize>,
     /// Whether answers to events are held back.
     held: watch::Sender<bool>,
 }
@@ -60,6 +61,13 @@ struct Model {
     oauth: Option<OAuthServer>,
     oauth_habit: Habit,
     names: Names,
+    /// Of the uniform; none before Keptn 0.8.4.
+    registrations: Option<Value>,
+    /// How often they were asked for.
+    lookups: usize,
+    control_plane: Habit,
+    /// What became entries of the error log.
+    log: Vec<Value>,
     distributor: Habit,
     store: Habit,
     resources: Habit,
@@ -126,6 +134,7 @@ impl Keptn {
             files: Arc::new(files),
             state: Arc::default(),
             sent,
+            logged: watch::Sender::new(0),
             held: watch::Sender::new(false),
         }
     }
@@ -198,6 +207,7 @@ impl Keptn {
             "/event" => model.distributor,
             path if path.starts_with("/mongodb-datastore") => model.store,
             path if path.starts_with("/oauth") => model.oauth_habit,
+            path if path.starts_with("/controlPlane") => model.control_plane,
             _ => model.resources,
         }
     }
@@ -222,6 +232,11 @@ impl Keptn {
         self.state.lock().unwrap().oauth_habit = habit;
     }
 
+    /// How the uniform does from now on.
+    pub(super) fn control_plane(&self, habit: Habit) {
+        self.state.lock().unwrap().control_plane = habit;
+    }
+
     /// From now on it lets nobody in without a token of this server, or the server does otherwise.
     pub(super) fn is_protected<R>(&self, server: impl FnOnce(&mut OAuthServer) -> R) -> R {
         server(self.state.lock().unwrap().oauth.get_or_insert_default())
@@ -229,6 +244,27 @@ impl Keptn {
 
     pub(super) fn calls_it(&self, names: Names) {
         self.state.lock().unwrap().names = names;
+    }
+
+    /// Registered services: id, name, namespace and Pod of each.
+    pub(super) fn has_registrations(&self, registrations: &[[&str; 4]]) {
+        let registrations = registrations.iter().map(|[id, name, namespace, pod]| {
+            json!({"id": id, "name": name, "subscriptions": [], "metadata": {
+                "hostname": "node", "lastseen": "2026-11-23T20:41:00Z",
+                "kubernetesmetadata": {"namespace": namespace, "podname": pod, "deploymentname": name},
+            }})
+        });
+        self.state.lock().unwrap().registrations = Some(registrations.collect());
+    }
+
+    /// How often the uniform was asked for registrations.
+    pub(super) fn lookups(&self) -> usize {
+        self.state.lock().unwrap().lookups
+    }
+
+    /// The events that became entries of the error log.
+    pub(super) fn log(&self) -> Vec<Value> {
+        self.state.lock().unwrap().log.clone()
     }
 
     /// Whether somebody waits in vain.
@@ -309,6 +345,26 @@ impl Keptn {
             .unwrap();
     }
 
+    pub(super) async fn wait_for_log(&self, entries: usize) {
+        self.logged
+            .subscribe()
+            .wait_for(|logged| *logged >= entries)
+            .await
+            .unwrap();
+    }
+
+    fn gives_registrations(&self) -> Response<Body> {
+        let mut model = self.state.lock().unwrap();
+        model.lookups += 1;
+        if let Habit::Answers(code) = model.control_plane {
+            return status(StatusCode::from_u16(code).unwrap());
+        }
+        match &model.registrations {
+            Some(registrations) => json_of(StatusCode::OK, registrations),
+            None => error(StatusCode::NOT_FOUND, "path was not found"),
+        }
+    }
+
     fn gives_token(&self, path: &str, headers: &HeaderMap, body: &[u8]) -> Response<Body> {
         let mut model = self.state.lock().unwrap();
         if let Habit::Answers(code) = model.oauth_habit {
@@ -335,6 +391,12 @@ impl Keptn {
                 return status(StatusCode::INTERNAL_SERVER_ERROR);
             }
             let event: Value = serde_json::from_slice(body).unwrap();
+            // As distributors from 0.8.4 on: nobody else gets to know of it.
+            if event["type"] == "sh.keptn.log.error" {
+                model.log.push(event);
+                self.logged.send_modify(|logged| *logged += 1);
+                return status(StatusCode::OK);
+            }
             if model.unanswerable == Some(text(&event["triggeredid"])) {
                 return status(StatusCode::BAD_GATEWAY);
             }
@@ -431,6 +493,9 @@ fn name_of(method: &Method, uri: &Uri, body: &[u8]) -> String {
     if path.starts_with("/oauth") {
         return "get token".to_owned();
     }
+    if path.starts_with("/controlPlane") {
+        return "look up registration".to_owned();
+    }
     if *method == Method::POST {
         let event: Value = serde_json::from_slice(body).unwrap_or_default();
         return format!("send {}", last(event["type"].as_str().unwrap_or_default()));
@@ -475,6 +540,7 @@ async fn answer(
             response
         }
         (Method::GET, path) if path.starts_with("/mongodb-datastore") => keptn.gives_events(&url),
+        (Method::GET, "/controlPlane/v1/uniform/registration") => keptn.gives_registrations(),
         (Method::GET, _) => keptn.gives_resource(&url, &headers),
         _ => status(StatusCode::INTERNAL_SERVER_ERROR),
     }
