@@ -10,6 +10,7 @@ mod addresses;
 mod certificates;
 mod configs;
 mod desk;
+mod discretion;
 mod endpoint;
 mod error_log;
 mod failures;

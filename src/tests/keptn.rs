@@ -90,6 +90,8 @@ pub(super) enum Habit {
     /// Nothing listens.
     Refuses,
     Answers(u16),
+    /// Refuses, with what it was shown.
+    Repeats,
     Hangs,
 }
 
@@ -428,6 +430,9 @@ impl Keptn {
             Some(format!("{name}: {value}"))
         });
         model.shown = shown.collect();
+        if model.resources == Habit::Repeats {
+            return error(StatusCode::FORBIDDEN, &model.shown.join(", "));
+        }
         if let Habit::Answers(code) = model.resources {
             return error(StatusCode::from_u16(code).unwrap(), "trouble");
         }
