@@ -13,7 +13,7 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, Span, error, info, info_span, warn};
+use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::cluster::{Cluster, Sighting};
 use crate::event::Event;
@@ -21,9 +21,11 @@ use crate::event::answer::Verdict;
 use crate::executor::{Begun, Claim, Runs};
 use crate::job_config::fields::OnFailure;
 use crate::job_config::matching::why_none;
-use crate::job_config::problem::ConfigErrors;
+use crate::job_config::problem::{ConfigErrors, Problem};
 use crate::job_config::reader::{self, CONFIG_URI};
+use crate::job_config::yaml::Span;
 use crate::keptn::answers::Sent;
+use crate::keptn::error_log::ErrorLog;
 use crate::keptn::event_store::{LAG, Stored};
 use crate::keptn::resources::Resources;
 use crate::policy::Policy;
@@ -55,6 +57,7 @@ pub(crate) enum Admitted {
 
 pub(crate) struct Admission {
     pub(crate) resources: Resources,
+    pub(crate) error_log: Arc<ErrorLog>,
     pub(crate) cluster: Cluster,
     pub(crate) runs: Arc<Runs>,
     pub(crate) policy: Policy,
@@ -92,6 +95,15 @@ struct Answered {
 
 /// No action is for the event, with the reasons.
 struct NoMatch(String);
+
+/// Why a config is of no use.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("cannot read {CONFIG_URI}: {0}")]
+    Unreadable(String),
+    #[error("{0}")]
+    Invalid(ConfigErrors),
+}
 
 /// What happened to an event before it came.
 enum Past {
@@ -157,8 +169,8 @@ impl Admission {
                 ));
             }
             Err(reason) => {
-                let reason = format!("cannot read {CONFIG_URI}: {reason}");
-                return self.refuse(id, &event, arrived, &reason).await;
+                let broken = Broken::Unreadable(reason);
+                return self.refuse(id, &event, arrived, &broken).await;
             }
         };
         let event = Arc::new(event);
@@ -166,16 +178,18 @@ impl Admission {
             Ok(Ok(run)) => self.begin(run).await,
             Ok(Err(NoMatch(why))) => {
                 info!(
-                    why,
                     "No match found for event {} of type {}. Skipping...",
-                    event.envelope.id,
-                    event.envelope.event_type
+                    event.envelope.id, event.envelope.event_type
                 );
+                debug!(why, "no action matches");
                 Admitted::Nothing(format!(
                     "no action of {CONFIG_URI} matches the event: {why}"
                 ))
             }
-            Err(error) => self.refuse(id, &event, arrived, &error.to_string()).await,
+            Err(errors) => {
+                let broken = Broken::Invalid(errors);
+                self.refuse(id, &event, arrived, &broken).await
+            }
         }
     }
 
@@ -193,7 +207,7 @@ impl Admission {
             .await
             .ok();
         let (admission, id, event) = (Arc::clone(self), id.clone(), Arc::clone(event));
-        let span = Span::current();
+        let span = tracing::Span::current();
         let search = move || {
             let _permit = permit;
             span.in_scope(|| admission.run(&id, &event, arrived, &config))
@@ -212,8 +226,12 @@ impl Admission {
         config: &Config,
     ) -> Result<Result<Run, NoMatch>, ConfigErrors> {
         let read = reader::read(&config.bytes)?;
+        if !read.warnings.is_empty() {
+            let at = places(&read.warnings);
+            warn!(level = ?config.level, at, "{CONFIG_URI} has what is ignored or surely wrong, `lint` says what");
+        }
         for warning in &read.warnings {
-            warn!(level = ?config.level, "{warning}");
+            debug!("{warning}");
         }
         let matching = read.config.matching(event);
         if matching.is_empty() {
@@ -321,7 +339,8 @@ impl Admission {
             let Work::Refused { task, reason } = &action.work else {
                 continue;
             };
-            warn!(action = action.name, task, reason, "the task was refused");
+            warn!(action = action.name, task, "the task was refused");
+            debug!(task, reason, "why it was refused");
             if !action.silent {
                 reports.push(TaskReport {
                     task: task.clone(),
@@ -355,15 +374,23 @@ impl Admission {
         id: &RunId,
         event: &Event,
         arrived: Timestamp,
-        reason: &str,
+        broken: &Broken,
     ) -> Admitted {
         if self.is_known(id).await {
             return seen_before();
         }
-        error!("{reason}");
+        let reason = &broken.to_string();
+        match broken {
+            Broken::Unreadable(_) => error!("{reason}"),
+            Broken::Invalid(errors) => {
+                error!(at = places(&errors.problems), "{CONFIG_URI} is invalid");
+                debug!("{reason}");
+            }
+        }
         // Nobody asked for an answer to a sequence's own event, as an action that matches it does: it
         // is shipyard-controller's to answer, and `.finished` would start what waits for its end.
         if event.envelope.event_type.task().is_none() {
+            self.error_log.enter(&event.envelope, reason);
             return Admitted::Nothing(reason.to_owned());
         }
         self.runs
@@ -396,6 +423,17 @@ impl Admission {
             answered.runs.remove(&oldest);
         }
     }
+}
+
+/// Lines and columns. What is there may be a secret that somebody put into a config, so that no log says it
+/// above debug.
+fn places(problems: &[Problem]) -> String {
+    let place = |problem: &Problem| {
+        let Span { line, column, .. } = problem.place?;
+        Some(format!("{line}:{column}"))
+    };
+    let places: Vec<String> = problems.iter().filter_map(place).collect();
+    places.join(", ")
 }
 
 fn seen_before() -> Admitted {

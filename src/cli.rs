@@ -1,8 +1,10 @@
 //! Commands and settings. Each setting is a flag and an environment variable, the original's where it
 //! had one; an empty variable is one that is not set.
 
+mod access;
 mod desk;
 mod settings;
+mod value;
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -13,6 +15,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::local::story::RunResult;
 use crate::{init_container, job_config, lint, local, serve};
+pub(crate) use access::Access;
 pub(crate) use desk::{DeskSettings, DevSettings, ExplainSettings, RunSettings};
 pub(crate) use settings::{InitSettings, LintSettings, ServeSettings, TaskSettings};
 
@@ -197,7 +200,8 @@ fn schema() -> anyhow::Result<()> {
 
 fn command() -> Result<Cli, clap::Error> {
     let matches = unset_where_empty(Cli::command()).try_get_matches()?;
-    let cli = Cli::from_arg_matches(&matches)?;
+    let cli = Cli::from_arg_matches(&matches);
+    let cli = cli.map_err(|error| error.format(&mut Cli::command()))?;
     match cli.command.tasks().map(TaskSettings::check) {
         Some(Err(error)) => Err(Cli::command().error(ErrorKind::ArgumentConflict, error)),
         Some(Ok(())) | None => Ok(cli),
@@ -321,6 +325,44 @@ mod tests {
     }
 
     #[test]
+    fn oauth_that_is_set_up_in_part_stops_the_start() {
+        let id = "--oauth-client-id=a";
+        let secret = "--oauth-client-secret=b";
+        let scopes = "--oauth-scopes=c";
+        let server = "--oauth-discovery=https://host/doc";
+        let outcome = |flags: &[&str]| {
+            let init = ["--file=x", "--configuration-service=http://host"];
+            let told = |command: &str, more: &[&str]| {
+                let flags = [&["jes", command], more, flags].concat();
+                match Cli::try_parse_from(flags) {
+                    Ok(_) => "fine".to_owned(),
+                    Err(error) => error.to_string().lines().next().unwrap().to_owned(),
+                }
+            };
+            assert_eq!(told("init", &init), told("serve", &[]));
+            told("serve", &[])
+        };
+        let report = [
+            outcome(&[]),
+            outcome(&[id, secret, scopes, server]),
+            outcome(&[id]),
+            outcome(&[secret, server]),
+            outcome(&[id, secret, server]),
+            outcome(&["--auth-mode=oauth"]),
+            outcome(&["--auth-mode=Token", id, secret]),
+        ];
+        insta::assert_snapshot!(report.join("\n"), @"
+        fine
+        fine
+        error: OAuth is not set up, missing: OAUTH_CLIENT_SECRET, OAUTH_SCOPES, OAUTH_TOKEN_URL or OAUTH_DISCOVERY (AUTH_MODE=token goes without OAuth)
+        error: OAuth is not set up, missing: OAUTH_CLIENT_ID, OAUTH_SCOPES (AUTH_MODE=token goes without OAuth)
+        error: OAuth is not set up, missing: OAUTH_SCOPES (AUTH_MODE=token goes without OAuth)
+        error: OAuth is not set up, missing: OAUTH_CLIENT_ID, OAUTH_CLIENT_SECRET, OAUTH_SCOPES, OAUTH_TOKEN_URL or OAUTH_DISCOVERY (AUTH_MODE=token goes without OAuth)
+        fine
+        ");
+    }
+
+    #[test]
     fn a_wrong_value_is_told_with_the_variables_name_and_what_is_allowed() {
         let error = |flag: &str| {
             let parsed = Cli::try_parse_from(["jes", "serve", flag]);
@@ -344,6 +386,12 @@ mod tests {
             error("--max-answer-bytes=64KB"),
             error("--configuration-service=http://host/?x=1"),
             error("--keptn-api-token=a b"),
+            error("--oauth-client-secret=a b"),
+            error("--oauth-scopes=,"),
+            error("--oauth-token-url=http://me:secret@host"),
+            error("--keptn-api-endpoint=http://me:secret@host name"),
+            error("--http-ssl-verify=maybe"),
+            error("--auth-mode=basic"),
             error("--job-namespace=A B"),
             error("--init-container-image=a b"),
         ]
@@ -364,7 +412,13 @@ mod tests {
         error: invalid value 'loud' for '--log-level <LOG_LEVEL>': `loud` is no level, expected one of off, error, warn, info, debug, trace, or `target=level`
         error: invalid value '64KB' for '--max-answer-bytes <MAX_ANSWER_BYTES>': expected a number from 4096 to 1000000
         error: invalid value 'http://host/?x=1' for '--configuration-service <CONFIGURATION_SERVICE>': expected an address such as `http://localhost:8080/path`
-        error: invalid value 'a b' for '--keptn-api-token <KEPTN_API_TOKEN>': expected a token of visible ASCII characters
+        error: invalid value for '--keptn-api-token <KEPTN_API_TOKEN>': expected visible ASCII characters without spaces
+        error: invalid value for '--oauth-client-secret <OAUTH_CLIENT_SECRET>': expected visible ASCII characters without spaces
+        error: invalid value ',' for '--oauth-scopes <OAUTH_SCOPES>': expected scopes such as `openid,keptn`, separated by commas
+        error: invalid value for '--oauth-token-url <OAUTH_TOKEN_URL>': expected an address without a user and a password
+        error: invalid value for '--keptn-api-endpoint <KEPTN_API_ENDPOINT>': invalid international domain name, expected an address such as `http://localhost:8080/path`
+        error: invalid value 'maybe' for '--http-ssl-verify <HTTP_SSL_VERIFY>': expected `true` or `false`
+        error: invalid value 'basic' for '--auth-mode <AUTH_MODE>'
         error: invalid value 'A B' for '--job-namespace <JOB_NAMESPACE>': `A B` is no name of a Kubernetes object, allowed are lower-case letters, digits, `-` and `.`, a letter or digit at both ends
         error: invalid value 'a b' for '--init-container-image <INIT_CONTAINER_IMAGE>': `a b` is no container image, expected one such as `alpine:3.20`
         "#);

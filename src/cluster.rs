@@ -25,7 +25,7 @@ use tower::timeout::TimeoutLayer;
 
 pub(crate) use found::{Found, Listing, Progress, Sighting, Told};
 pub(crate) use leadership::{Identity, Leadership, Standing};
-pub(crate) use manifest::{InitContainer, JobSettings, SecretKey, Start};
+pub(crate) use manifest::{AccessVariables, InitContainer, JobSettings, SecretKey, Start};
 use outcome::Limits;
 pub(crate) use outcome::TaskEnd;
 pub(crate) use own_pod::{OwnAccount, OwnPod};

@@ -109,7 +109,8 @@ async fn receive(State(endpoint): State<Arc<Endpoint>>, request: Request<Body>) 
         return answer;
     }
     // The valid events of a batch are admitted all the same: a sender need not send them again.
-    info!(reasons = ?invalid, "refused");
+    info!(count = invalid.len(), "what is no event was refused");
+    debug!(reasons = ?invalid, "why it was refused");
     text(StatusCode::BAD_REQUEST, invalid.join("\n"))
 }
 

@@ -1,11 +1,12 @@
 //! What Keptn tells this service, as types that cannot hold a wrong value.
 //!
-//! [`content_mode`] reads the bytes, [`answer`] writes the events that go back. The word "task" has
+//! [`content_mode`] reads the bytes, [`answer`] and [`log_entry`] write the events that go back. The word "task" has
 //! two meanings in this project: Keptn's (the middle of an event type) is always
 //! [`EventType::task`], the one of job/config.yaml (one Job) is [`crate::job_config::Task`].
 
 pub(crate) mod answer;
 pub(crate) mod content_mode;
+pub(crate) mod log_entry;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -78,6 +79,12 @@ impl EventType {
         let stem = self.0.strip_prefix("sh.keptn.event.")?;
         let task = stem.strip_suffix(TRIGGERED)?;
         (!task.contains('.')).then_some(task)
+    }
+
+    /// What comes between `sh.keptn.event.` and the phase: a task, or a stage with a sequence.
+    pub(crate) fn subject(&self) -> &str {
+        let stem = self.0.strip_prefix("sh.keptn.event.").unwrap_or(&self.0);
+        stem.rsplit_once('.').map_or(stem, |(subject, _)| subject)
     }
 
     /// The type of the answer, as Keptn's go-utils makes it: `.triggered` is cut off, `phase` is put

@@ -14,7 +14,7 @@ use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tracing::{Instrument, info, warn};
+use tracing::{Instrument, debug, info, warn};
 
 use crate::cluster::{Cluster, Progress, Refused, Start, TaskEnd, Told};
 use crate::event::Envelope;
@@ -171,7 +171,8 @@ impl Executor {
         let mut done = Vec::new();
         for (action, places) in run.steps() {
             if let Work::Refused { task, reason } = &action.work {
-                warn!(action = action.name, task, reason, "the task was refused");
+                warn!(action = action.name, task, "the task was refused");
+                debug!(task, reason, "why it was refused");
                 done.push(Done::refused(action, task, reason.clone()));
             }
             let count = places.len();
@@ -209,7 +210,9 @@ impl Executor {
         }
         let end = self.cluster.end(place).await;
         self.cluster.mark_ended(place, &end).await;
-        info!(job = place.job_name(), ending = ?end.ending, "the task ended");
+        let succeeded = end.ending == Ending::Succeeded;
+        info!(job = place.job_name(), succeeded, "the task ended");
+        debug!(ending = ?end.ending, "how it ended");
         // The next task does not wait for the logs of this one.
         let heard = place.run.is_answered() && !place.action.silent;
         let logs = heard.then(|| {

@@ -14,13 +14,15 @@ use reqwest::StatusCode;
 use crate::cli::InitSettings;
 use crate::event::EventScope;
 use crate::job_config::fields::{FileEntry, Level, ResourceUri};
-use crate::keptn::Http;
+use crate::keptn::credentials::Credentials;
 use crate::keptn::resources::{FetchError, Resources};
+use crate::keptn::{self, Http, SendError, Transport};
+use crate::telemetry::error_chain;
 use chosen::{Chosen, is_below};
 use files::Directory;
 
 /// For one request; a file may be large.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One file. It is in memory three times: as JSON, as base64 and as bytes.
 const MAX_FILE_BYTES: usize = 64 << 20;
@@ -50,22 +52,22 @@ pub(crate) fn main(settings: InitSettings) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn run(settings: InitSettings) -> anyhow::Result<()> {
-    let http = Http::connecting(&settings.configuration_service, TIMEOUT)
-        .context("cannot make the HTTP client for CONFIGURATION_SERVICE")?;
-    fetch(settings, http, &|line| eprintln!("{line}")).await
+    let transport = keptn::connecting(settings.access.certificates)
+        .context("cannot make the HTTP client for Keptn")?;
+    fetch(settings, &transport, &|line| eprintln!("{line}")).await
 }
 
-/// Over this way to the configuration service; `say` gets a line about each file.
+/// Over this way to Keptn; `say` gets a line about each file.
 pub(crate) async fn fetch(
     settings: InitSettings,
-    http: Http,
+    transport: &Transport,
     say: &(dyn Fn(&str) + Sync),
 ) -> anyhow::Result<()> {
     let mut fetcher = Fetcher {
         resources: Resources::new(
-            http,
+            Http::over(transport.clone(), TIMEOUT),
             settings.configuration_service,
-            settings.keptn_api_token,
+            Credentials::new(settings.access.token, settings.access.oauth, transport),
         ),
         scope: EventScope {
             project: settings.project,
@@ -159,7 +161,7 @@ impl Fetcher<'_> {
                 ..
             }) if self.is_directory(level, file).await? => Ok(None),
             Err(error) if is_transient(&error) => {
-                (self.say)(&format!("trying again: {error}"));
+                (self.say)(&format!("trying again: {}", error_chain(&error)));
                 let get = || self.get(level, file);
                 get.retry(patient()).when(is_transient).await
             }
@@ -202,10 +204,13 @@ fn patient() -> ExponentialBuilder {
 
 fn is_transient(error: &FetchError) -> bool {
     match error {
-        FetchError::Unreachable { .. } => true,
+        FetchError::Unreachable { source, .. } => !matches!(source, SendError::Untrusted(_)),
         FetchError::Status { status, .. } => {
             status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
         }
-        FetchError::TooLarge { .. } | FetchError::Malformed { .. } => false,
+        FetchError::NoToken(error) => error.is_transient(),
+        FetchError::Elsewhere { .. }
+        | FetchError::TooLarge { .. }
+        | FetchError::Malformed { .. } => false,
     }
 }

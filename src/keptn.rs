@@ -1,24 +1,39 @@
 //! Keptn: the only module that speaks HTTP to it. Resources come from its configuration service,
 //! answers go to the event endpoint of its distributor, and past ones are in its event store.
 
+pub(crate) mod addresses;
 pub(crate) mod answers;
+pub(crate) mod credentials;
+pub(crate) mod error_log;
 pub(crate) mod event_store;
+pub(crate) mod oauth;
 pub(crate) mod resources;
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
+use futures::TryFutureExt;
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Request, Response, StatusCode, Url};
 use tokio::time::timeout;
-use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
+use tower::{ServiceExt, service_fn};
 
 use crate::telemetry::error_chain;
 
 /// What carries requests: a connection, or whatever else answers them in this process.
 pub(crate) type Transport = BoxCloneSyncService<Request, Response, SendError>;
 
-/// One of Keptn's addresses, with the time that a request to it may take.
+/// Whether a server has to prove with a certificate who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Certificates {
+    Verified,
+    /// The operator said so.
+    Unverified,
+}
+
+/// A way to Keptn, with the time that a request may take.
 #[derive(Clone)]
 pub(crate) struct Http {
     transport: Transport,
@@ -26,8 +41,16 @@ pub(crate) struct Http {
 }
 
 /// Why there is no answer to a request.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum SendError {
+    /// There is no host of this name, which is more certain than a look-up that failed.
+    #[error("cannot connect: {0}")]
+    NoSuchHost(String),
+    /// Its certificate does not prove that it is the server that was asked.
+    #[error(
+        "the certificate is not trusted: {0} (SSL_CERT_FILE names a file with the certificates of other CAs)"
+    )]
+    Untrusted(String),
     /// Nothing has arrived there.
     #[error("cannot connect: {0}")]
     NotSent(String),
@@ -46,12 +69,7 @@ pub(crate) struct Answered {
 }
 
 impl Http {
-    /// A client for one of Keptn's addresses; `timeout` is for one request with its answer.
-    pub(crate) fn connecting(url: &Url, timeout: Duration) -> Result<Self, reqwest::Error> {
-        let transport = client(url)?.map_err(SendError::from);
-        Ok(Self::over(BoxCloneSyncService::new(transport), timeout))
-    }
-
+    /// `timeout` is for one request with its answer.
     pub(crate) fn over(transport: Transport, timeout: Duration) -> Self {
         Self { transport, timeout }
     }
@@ -75,7 +93,7 @@ impl SendError {
     /// Whether whoever was asked may have acted on it all the same.
     pub(crate) fn may_have_arrived(&self) -> bool {
         match self {
-            Self::NotSent(_) => false,
+            Self::NoSuchHost(_) | Self::Untrusted(_) | Self::NotSent(_) => false,
             Self::Broken(_) | Self::TimedOut(_) => true,
         }
     }
@@ -84,9 +102,14 @@ impl SendError {
 impl From<reqwest::Error> for SendError {
     fn from(error: reqwest::Error) -> Self {
         let connect = error.is_connect();
+        if let Some(reason) = distrust(&error) {
+            return Self::Untrusted(reason);
+        }
         // The address is in every message around this one.
         let text = error_chain(&error.without_url());
-        if connect {
+        if connect && is_unknown_host(&text) {
+            Self::NoSuchHost(text)
+        } else if connect {
             Self::NotSent(text)
         } else {
             Self::Broken(text)
@@ -94,22 +117,69 @@ impl From<reqwest::Error> for SendError {
     }
 }
 
+/// What is wrong with the server's certificate, if that is the cause.
+fn distrust(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(rustls::Error::InvalidCertificate(reason)) = error.downcast_ref() {
+        return Some(reason.to_string());
+    }
+    // One of these does not tell of what is in it as its cause.
+    match error.downcast_ref().and_then(io::Error::get_ref) {
+        Some(inner) => distrust(inner),
+        None => distrust(error.source()?),
+    }
+}
+
+/// The standard library has only the words of the C library for it: here those of glibc, musl and macOS. A
+/// name server in trouble has others.
+fn is_unknown_host(error: &str) -> bool {
+    [
+        "Name or service not known",
+        "No address associated with hostname",
+        "Name does not resolve",
+        "Name has no usable address",
+        "nodename nor servname provided",
+    ]
+    .iter()
+    .any(|words| error.contains(words))
+}
+
+/// Connections to Keptn, and to whatever it trusts.
+pub(crate) fn connecting(certificates: Certificates) -> Result<Transport, reqwest::Error> {
+    let near = client(certificates, ClientBuilder::no_proxy)?;
+    let far = client(certificates, |builder| builder)?;
+    Ok(BoxCloneSyncService::new(service_fn(
+        move |request: Request| {
+            let client = if is_near(request.url()) { &near } else { &far };
+            client.execute(request).map_err(SendError::from)
+        },
+    )))
+}
+
 /// A proxy of the environment is for addresses outside of the cluster: not for the sidecar, not for the
 /// names of Kubernetes' services.
-fn client(url: &Url) -> Result<Client, reqwest::Error> {
+fn is_near(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
-    let inside = host == "localhost"
+    host == "localhost"
         || host.starts_with("127.")
         || !host.contains('.')
         || [".svc", ".cluster.local"]
             .iter()
-            .any(|inside| host.ends_with(inside));
-    let builder = || -> ClientBuilder {
-        // A redirect would carry the token to another host; Keptn's services send none that matter.
+            .any(|inside| host.ends_with(inside))
+}
+
+fn client(
+    certificates: Certificates,
+    proxies: fn(ClientBuilder) -> ClientBuilder,
+) -> Result<Client, reqwest::Error> {
+    let builder = || {
+        // A redirect would carry the credentials to another host; Keptn's services send none that matter.
         let builder = Client::builder()
             .connect_timeout(Duration::from_secs(5))
             .redirect(Policy::none());
-        if inside { builder.no_proxy() } else { builder }
+        proxies(match certificates {
+            Certificates::Verified => builder,
+            Certificates::Unverified => builder.tls_danger_accept_invalid_certs(true),
+        })
     };
     // Without CA certificates in the image no client can be made, not even one for plain HTTP.
     builder().build().or_else(|error| {
@@ -128,4 +198,40 @@ async fn body(mut response: Response, limit: usize) -> Result<Option<Vec<u8>>, S
         }
     }
     Ok(Some(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_unknown_is_no_name_server_in_trouble() {
+        let lookup = "client error (Connect): dns error: failed to lookup address information";
+        for (words, unknown) in [
+            ("Name or service not known", true),
+            ("Name does not resolve", true),
+            ("Temporary failure in name resolution", false),
+            ("Try again", false),
+        ] {
+            assert_eq!(
+                is_unknown_host(&format!("{lookup}: {words}")),
+                unknown,
+                "{words}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_proxy_of_the_environment_is_not_for_addresses_of_the_cluster() {
+        for (url, near) in [
+            ("http://localhost:8081/event", true),
+            ("http://127.0.0.1:8081", true),
+            ("http://resource-service:8080", true),
+            ("http://shipyard.keptn.svc.cluster.local", true),
+            ("https://keptn.example.com/api", false),
+            ("https://10.0.0.7/api", false),
+        ] {
+            assert_eq!(is_near(&Url::parse(url).unwrap()), near, "{url}");
+        }
+    }
 }

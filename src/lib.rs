@@ -37,8 +37,10 @@
 //!    call.
 //! 7. A task's failure, a panic or a bad config never touches another run; a panic is answered as errored.
 //! 8. An answer is a function of the run record and of what the cluster shows, not of this process.
+//! 9. No secret is in a log, an answer or a Job, and no text of a config or an event in a log above debug.
 //!
-//! The test `tests::project` holds 1 to 3, `tests::faults` and `tests::schedules` hold 4, 5 and 8.
+//! The test `tests::project` holds 1 to 3, `tests::faults` and `tests::schedules` hold 4, 5 and 8,
+//! `tests::discretion` holds 9.
 
 mod cli;
 mod rules;

@@ -26,9 +26,8 @@ use crate::cli::{DeskSettings, ServeSettings};
 use crate::cluster::Identity;
 use crate::endpoint::{Body, Router};
 use crate::job_config::fields::Image;
-use crate::keptn::answers::Answers;
-use crate::keptn::event_store::EventStore;
-use crate::serve::{Outside, RESOURCE_TIMEOUT, Service};
+use crate::keptn::addresses::Addresses;
+use crate::serve::{Outside, Service};
 use keptn::Keptn;
 use kubernetes::{Kubernetes, Observer, Parts};
 use runtime::OWN_IMAGE;
@@ -59,7 +58,7 @@ fn serve_settings(settings: &DeskSettings) -> anyhow::Result<ServeSettings> {
     let address = "an address of this program";
     Ok(ServeSettings::at_a_desk(
         settings.tasks.clone(),
-        Url::parse(Keptn::CONFIGURATION_SERVICE).context(address)?,
+        Addresses::of(Url::parse(Keptn::CONFIGURATION_SERVICE).context(address)?),
         Url::parse(Keptn::EVENT_ENDPOINT).context(address)?,
         Image::parse(OWN_IMAGE).map_err(anyhow::Error::msg)?,
     ))
@@ -101,9 +100,7 @@ impl Desk {
             identity: Identity::of_this_process(&namespace, None),
             account: None,
             namespace,
-            configuration_service: keptn.http(RESOURCE_TIMEOUT),
-            events: keptn.http(Answers::TIMEOUT),
-            event_store: keptn.http(EventStore::TIMEOUT),
+            keptn: keptn.transport(),
         };
         let stop = CancellationToken::new();
         let service = Service::new(&serve, outside, stop.clone()).await;

@@ -1,8 +1,11 @@
 //! What the settings decide about the tasks of every event.
 
-use crate::cli::{ServeSettings, TaskSettings};
-use crate::cluster::{InitContainer, JobSettings, OwnAccount, OwnPod, SecretKey};
+use crate::cli::{Access, ServeSettings, TaskSettings};
+use crate::cluster::{AccessVariables, InitContainer, JobSettings, OwnAccount, OwnPod, SecretKey};
 use crate::job_config::fields::{Amounts, Resources};
+use crate::keptn::Certificates;
+use crate::keptn::addresses::Origin;
+use crate::keptn::oauth::TokenServer;
 use crate::policy::{Own, Policy, Privileged};
 use crate::resolve::{Files, TaskDefaults};
 
@@ -96,10 +99,11 @@ fn job_settings(
     own_pod: &OwnPod,
     defaults: &TaskDefaults,
 ) -> JobSettings {
-    let configuration_service = settings
-        .init_container_configuration_service_api_endpoint
-        .as_ref()
-        .unwrap_or(&settings.configuration_service);
+    let configuration_service = settings.resources_for_init_containers();
+    let access = match configuration_service.origin() {
+        Origin::Setting => access(settings),
+        Origin::Default => AccessVariables::default(),
+    };
     JobSettings {
         managed_by: settings.tasks.full_deployment_name.clone(),
         labels: settings.tasks.job_labels_file.clone(),
@@ -113,11 +117,38 @@ fn job_settings(
                 .or_else(|| own_pod.image.clone())
                 .unwrap_or_default(),
             configuration_service: configuration_service.to_string(),
-            token: settings.keptn_api_token.as_ref().map(|_| SecretKey {
-                secret: settings.tasks.keptn_api_token_secret.to_string(),
-                key: "token".into(),
-            }),
+            access,
             resources: defaults.resources.clone(),
         },
     }
+}
+
+/// How init containers are let in by Keptn. No secret is in a Job.
+fn access(settings: &ServeSettings) -> AccessVariables {
+    let Access {
+        token,
+        oauth,
+        certificates,
+    } = &settings.access;
+    let (mut plain, mut secret) = (Vec::new(), Vec::new());
+    let in_secret = |key: &str| SecretKey {
+        secret: settings.tasks.keptn_api_token_secret.to_string(),
+        key: key.into(),
+    };
+    if *certificates == Certificates::Unverified {
+        plain.push(("HTTP_SSL_VERIFY", "false".into()));
+    }
+    if token.is_some() {
+        secret.push(("KEPTN_API_TOKEN", in_secret("token")));
+    }
+    if let Some(client) = oauth {
+        plain.push(("OAUTH_CLIENT_ID", client.id.clone()));
+        plain.push(("OAUTH_SCOPES", client.scopes.listed()));
+        plain.push(match &client.server {
+            TokenServer::TokenUrl(url) => ("OAUTH_TOKEN_URL", url.to_string()),
+            TokenServer::Discovery(url) => ("OAUTH_DISCOVERY", url.to_string()),
+        });
+        secret.push(("OAUTH_CLIENT_SECRET", in_secret("oauth_client_secret")));
+    }
+    AccessVariables { plain, secret }
 }

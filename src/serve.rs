@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use kube::Client;
-use reqwest::Url;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -15,19 +14,22 @@ use tracing::{info, warn};
 
 use crate::admission::{Admission, UnderWay};
 use crate::cli::{ServeSettings, TaskSettings};
-use crate::cluster::{self, Cluster, Identity, JobSettings, Leadership, OwnAccount, OwnPod};
+use crate::cluster::{self, Cluster, Identity, Leadership, OwnAccount, OwnPod};
 use crate::endpoint::{self, Endpoint, Router};
 use crate::executor::{Executor, Runs};
-use crate::keptn::Http;
+use crate::keptn::addresses::{Addresses, Origin};
 use crate::keptn::answers::Answers;
+use crate::keptn::credentials::Credentials;
+use crate::keptn::error_log::{ErrorLog, Here};
 use crate::keptn::event_store::EventStore;
 use crate::keptn::resources::Resources;
+use crate::keptn::{self, Certificates, Http, Transport};
 use crate::rules::{Known, Rules};
 use crate::slots::Slots;
 use crate::telemetry;
 
 /// For one request to the configuration service.
-pub(crate) const RESOURCE_TIMEOUT: Duration = Duration::from_secs(10);
+const RESOURCE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What must not be cut ends within this time, or is cut: it may be repeated.
 const DRAIN: Duration = Duration::from_secs(8);
@@ -43,9 +45,7 @@ pub(crate) struct Outside {
     pub(crate) identity: Identity,
     /// Who this service is to the API server, where it is one of its accounts.
     pub(crate) account: Option<OwnAccount>,
-    pub(crate) configuration_service: Http,
-    pub(crate) events: Http,
-    pub(crate) event_store: Http,
+    pub(crate) keptn: Transport,
 }
 
 /// The service, ready to run.
@@ -120,21 +120,13 @@ impl Outside {
         client: Client,
         own_namespace: &str,
     ) -> anyhow::Result<Self> {
-        let events = &settings.keptn_event_endpoint;
         Ok(Self {
             client,
             namespace: settings.tasks.namespace(own_namespace),
             identity: Identity::of_this_process(own_namespace, settings.pod_name.as_deref()),
             account: None,
-            configuration_service: Http::connecting(
-                &settings.configuration_service,
-                RESOURCE_TIMEOUT,
-            )
-            .context("cannot make the HTTP client for CONFIGURATION_SERVICE")?,
-            events: Http::connecting(events, Answers::TIMEOUT)
-                .context("cannot make the HTTP client for KEPTN_EVENT_ENDPOINT")?,
-            event_store: Http::connecting(events, EventStore::TIMEOUT)
-                .context("cannot make the HTTP client for KEPTN_EVENT_ENDPOINT")?,
+            keptn: keptn::connecting(settings.access.certificates)
+                .context("cannot make the HTTP client for Keptn")?,
         })
     }
 }
@@ -146,7 +138,8 @@ impl Service {
         outside: Outside,
         stop: CancellationToken,
     ) -> Self {
-        let (client, namespace) = (outside.client, outside.namespace);
+        let (client, namespace, keptn) = (outside.client, outside.namespace, outside.keptn);
+        let over = |timeout| Http::over(keptn.clone(), timeout);
         let own_namespace = client.default_namespace();
         let known = Known {
             namespace: own_namespace.to_owned(),
@@ -157,8 +150,10 @@ impl Service {
             account: outside.account,
         };
         let rules = Rules::of(settings, &namespace, &known);
-        warn_of_this_pod(&rules.jobs);
         warn_of_settings(&settings.tasks);
+        warn_of_certificates(settings.access.certificates);
+        warn_of_idle_oauth(settings);
+        warn_of_this_pod(&settings.resources_for_init_containers());
         let leadership = Leadership::new(
             client.clone(),
             &namespace,
@@ -168,13 +163,23 @@ impl Service {
         let attempts = TaskTracker::new();
         let endpoint = &settings.keptn_event_endpoint;
         let answers = Answers::new(
-            outside.events,
+            over(Answers::TIMEOUT),
             endpoint.clone(),
-            EventStore::new(outside.event_store, endpoint),
+            EventStore::new(over(EventStore::TIMEOUT), endpoint),
             settings.max_answer_bytes as usize,
             attempts.clone(),
             stop.clone(),
             leadership.doubt(),
+        );
+        let error_log = ErrorLog::new(
+            over(ErrorLog::TIMEOUT),
+            endpoint.clone(),
+            Here {
+                namespace: client.default_namespace().to_owned(),
+                pod: settings.pod_name.clone(),
+            },
+            attempts.clone(),
+            stop.clone(),
         );
         let others = rules.policy.namespaces.iter().cloned();
         let cluster = Cluster::new(client, namespace.clone(), others, rules.jobs);
@@ -190,10 +195,15 @@ impl Service {
         let admissions = under_way.tasks.clone();
         let admission = Arc::new(Admission {
             resources: Resources::new(
-                outside.configuration_service,
-                settings.configuration_service.clone(),
-                settings.keptn_api_token.clone(),
+                over(RESOURCE_TIMEOUT),
+                settings.resources(),
+                Credentials::new(
+                    settings.access.token.clone(),
+                    settings.access.oauth.clone(),
+                    &keptn,
+                ),
             ),
+            error_log: Arc::new(error_log),
             cluster,
             runs: Arc::clone(&runs),
             policy: rules.policy,
@@ -290,15 +300,31 @@ fn warn_of_settings(settings: &TaskSettings) {
     }
 }
 
-fn warn_of_this_pod(jobs: &JobSettings) {
-    let url = &jobs.init_container.configuration_service;
-    let host = Url::parse(url).ok();
-    let host = host.as_ref().and_then(Url::host_str);
-    if matches!(host, Some("localhost" | "127.0.0.1" | "[::1]")) {
+fn warn_of_certificates(certificates: Certificates) {
+    match certificates {
+        Certificates::Verified => {}
+        Certificates::Unverified => warn!(
+            "HTTP_SSL_VERIFY is false: whoever is in the way to Keptn can read and change what is sent, \
+             credentials too"
+        ),
+    }
+}
+
+fn warn_of_idle_oauth(settings: &ServeSettings) {
+    if settings.access.oauth.is_some() && settings.resources().origin() == Origin::Default {
         warn!(
-            url,
+            "OAuth is not used: neither CONFIGURATION_SERVICE nor KEPTN_API_ENDPOINT says where Keptn is, and \
+             inside of its cluster it asks for nothing"
+        );
+    }
+}
+
+fn warn_of_this_pod(of_init_containers: &Addresses) {
+    if of_init_containers.is_inside_of_the_pod() {
+        warn!(
+            url = %of_init_containers,
             "init containers cannot reach this address, tasks with `files` will fail: set \
-             INIT_CONTAINER_CONFIGURATION_SERVICE_API_ENDPOINT"
+             KEPTN_API_ENDPOINT or INIT_CONTAINER_CONFIGURATION_SERVICE_API_ENDPOINT"
         );
     }
 }

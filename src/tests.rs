@@ -6,16 +6,21 @@
 //! hours of an outage take milliseconds. [`desk`] runs real processes as tasks, [`podman`] containers, and
 //! [`real_cluster`] the service against a real cluster.
 
+mod addresses;
 mod beyond;
+mod certificates;
 mod configs;
 mod deploy;
 mod desk;
+mod discretion;
 mod endpoint;
+mod error_log;
 mod failures;
 mod faults;
 mod init_container;
 mod keptn;
 mod kubernetes;
+mod oauth;
 mod podman;
 mod project;
 mod real_cluster;
@@ -42,8 +47,6 @@ use tower::ServiceExt;
 use crate::cli;
 use crate::cluster::Identity;
 use crate::endpoint::accept;
-use crate::keptn::answers::Answers;
-use crate::keptn::event_store::EventStore;
 use crate::serve::{Outside, Service};
 use keptn::Keptn;
 use kubernetes::Kubernetes;
@@ -194,21 +197,27 @@ impl Process {
         pod: &str,
         wire: Wire,
     ) -> Self {
-        let mut arguments = vec![
-            "--configuration-service=http://keptn/configuration-service".to_owned(),
-            "--keptn-event-endpoint=http://keptn/event".to_owned(),
-            "--init-container-image=jes:test".to_owned(),
+        let defaults = [
+            "--configuration-service=http://keptn/configuration-service",
+            "--keptn-event-endpoint=http://keptn/event",
+            "--init-container-image=jes:test",
         ];
-        arguments.extend_from_slice(settings);
+        let set = |default: &str| {
+            let flag = default.split_inclusive('=').next().unwrap();
+            settings.iter().any(|setting| setting.starts_with(flag))
+        };
+        let mut arguments = settings.to_vec();
+        let defaults = defaults.into_iter().filter(|default| !set(default));
+        arguments.extend(defaults.map(str::to_owned));
+        // As a variable that is set to nothing.
+        arguments.retain(|argument| argument != "--configuration-service=");
         let settings = cli::serve_settings(&arguments);
         let outside = Outside {
             account: None,
             client: cluster.client(&wire),
             namespace: "keptn".into(),
             identity: Identity::of_this_process("keptn", Some(pod)),
-            configuration_service: keptn.http(&wire, Duration::from_secs(10)),
-            events: keptn.http(&wire, Answers::TIMEOUT),
-            event_store: keptn.http(&wire, EventStore::TIMEOUT),
+            keptn: keptn.transport(&wire),
         };
         cluster.has_pod(pod);
         let stop = CancellationToken::new();

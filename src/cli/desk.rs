@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use reqwest::Url;
 
-use super::settings::{ServeSettings, TaskSettings, http_url, port};
+use super::access::Access;
+use super::settings::{ServeSettings, TaskSettings, port};
+use super::value::{Discreet, addresses};
 use crate::event::Event;
 use crate::job_config::fields::{EnvName, Image, ObjectName};
+use crate::keptn::addresses::Addresses;
 use crate::local::event_file::{self, EventRequest};
 use crate::local::keptn::Repository;
 use crate::local::runtime::Kind;
@@ -74,8 +77,8 @@ pub(crate) struct ExplainSettings {
 
     /// Keptn's configuration service, as init containers reach it.
     #[arg(long, env = "CONFIGURATION_SERVICE", value_name = "CONFIGURATION_SERVICE",
-          default_value = "http://configuration-service:8080", value_parser = http_url)]
-    configuration_service: Url,
+          default_value_t = Addresses::in_the_cluster(), value_parser = Discreet(addresses))]
+    configuration_service: Addresses,
 
     /// Image of this service, for init containers.
     #[arg(long, env = "INIT_CONTAINER_IMAGE", value_name = "INIT_CONTAINER_IMAGE",
@@ -96,7 +99,8 @@ impl ExplainSettings {
         ServeSettings::at_a_desk(
             self.tasks.clone(),
             self.configuration_service.clone(),
-            self.configuration_service.clone(),
+            // Nothing is sent.
+            self.configuration_service.first().clone(),
             self.init_container_image.clone(),
         )
     }
@@ -304,7 +308,7 @@ impl ServeSettings {
     /// Of a service whose surroundings are in this process.
     pub(crate) fn at_a_desk(
         tasks: TaskSettings,
-        configuration_service: Url,
+        configuration_service: Addresses,
         keptn_event_endpoint: Url,
         init_container_image: Image,
     ) -> Self {
@@ -312,9 +316,10 @@ impl ServeSettings {
             rcv_port: 0,
             rcv_path: "/".into(),
             max_body_bytes: Self::MAX_BODY_BYTES,
-            configuration_service,
+            configuration_service: Some(configuration_service),
             init_container_configuration_service_api_endpoint: None,
-            keptn_api_token: None,
+            keptn_api_endpoint: None,
+            access: Access::open(),
             keptn_event_endpoint,
             max_answer_bytes: Self::MAX_ANSWER_BYTES,
             max_concurrent_runs: Self::MAX_CONCURRENT_RUNS,

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 use reqwest::Url;
-use secrecy::SecretString;
 
+use super::access::Access;
+use super::value::{Discreet, addresses, http_url};
 use crate::cluster::pod_defaults::{ContainerDefaults, JobLabels, PodDefaults};
 use crate::job_config::fields::{FileEntry, Image, ObjectName, Quantity};
+use crate::keptn::addresses::Addresses;
 use crate::lint::output;
 use crate::policy::{AllowList, VolumeTypes};
 use crate::telemetry;
@@ -27,26 +29,29 @@ pub(crate) struct ServeSettings {
     #[arg(long, env = "MAX_BODY_BYTES", value_name = "MAX_BODY_BYTES", default_value_t = Self::MAX_BODY_BYTES, value_parser = |text: &str| within(text, 1024..=4 << 20))]
     pub(crate) max_body_bytes: u32,
 
-    /// Keptn's configuration service (resource-service from Keptn 0.18 on).
+    /// Keptn's configuration service (resource-service from Keptn 0.18 on): one address, or several separated
+    /// by commas, of which the one that answers is used [default: both below `KEPTN_API_ENDPOINT`, or else
+    /// in this namespace].
     #[arg(long, env = "CONFIGURATION_SERVICE", value_name = "CONFIGURATION_SERVICE",
-          default_value = "http://configuration-service:8080", value_parser = http_url)]
-    pub(crate) configuration_service: Url,
+          value_parser = Discreet(addresses))]
+    pub(crate) configuration_service: Option<Addresses>,
 
-    /// The same as init containers reach it [default: `CONFIGURATION_SERVICE`].
+    /// The same as init containers reach it [default: `CONFIGURATION_SERVICE`, or what `KEPTN_API_ENDPOINT`
+    /// gives where that is inside of the Pod].
     #[arg(long, env = "INIT_CONTAINER_CONFIGURATION_SERVICE_API_ENDPOINT",
-          value_name = "INIT_CONTAINER_CONFIGURATION_SERVICE_API_ENDPOINT", value_parser = http_url)]
-    pub(crate) init_container_configuration_service_api_endpoint: Option<Url>,
+          value_name = "INIT_CONTAINER_CONFIGURATION_SERVICE_API_ENDPOINT", value_parser = Discreet(addresses))]
+    pub(crate) init_container_configuration_service_api_endpoint: Option<Addresses>,
 
-    /// Token for the configuration service, if it is reached through Keptn's gateway.
-    #[arg(long,
-        env = "KEPTN_API_TOKEN",
-        value_name = "KEPTN_API_TOKEN",
-        hide_env_values = true, value_parser = token)]
-    pub(crate) keptn_api_token: Option<SecretString>,
+    /// Keptn's gateway, such as `https://keptn.example.com/api`.
+    #[arg(long, env = "KEPTN_API_ENDPOINT", value_name = "KEPTN_API_ENDPOINT", value_parser = Discreet(http_url))]
+    pub(crate) keptn_api_endpoint: Option<Url>,
+
+    #[command(flatten)]
+    pub(crate) access: Access,
 
     /// Where answers are sent: Keptn's distributor.
     #[arg(long, env = "KEPTN_EVENT_ENDPOINT", value_name = "KEPTN_EVENT_ENDPOINT",
-          default_value = "http://localhost:8081/event", value_parser = http_url)]
+          default_value = "http://localhost:8081/event", value_parser = Discreet(http_url))]
     pub(crate) keptn_event_endpoint: Url,
 
     /// Most bytes of an answer; logs are cut to fit. Distributors from 0.17 on take 64 KiB.
@@ -116,6 +121,27 @@ impl TaskSettings {
 }
 
 impl ServeSettings {
+    /// Where this service finds Keptn's configuration service.
+    pub(crate) fn resources(&self) -> Addresses {
+        match (&self.configuration_service, &self.keptn_api_endpoint) {
+            (Some(addresses), _) => addresses.clone(),
+            (None, Some(api)) => Addresses::at_the_gateway(api),
+            (None, None) => Addresses::in_the_cluster(),
+        }
+    }
+
+    /// Where init containers find it.
+    pub(crate) fn resources_for_init_containers(&self) -> Addresses {
+        if let Some(addresses) = &self.init_container_configuration_service_api_endpoint {
+            return addresses.clone();
+        }
+        let addresses = self.resources();
+        match &self.keptn_api_endpoint {
+            Some(api) => addresses.outside_of_the_pod(api),
+            None => addresses,
+        }
+    }
+
     pub(crate) const MAX_BODY_BYTES: u32 = 1 << 20;
     pub(super) const MAX_ANSWER_BYTES: u32 = 60_000;
     pub(super) const MAX_CONCURRENT_RUNS: u32 = 100;
@@ -125,7 +151,8 @@ impl ServeSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_line_help = true)]
 pub(crate) struct TaskSettings {
-    /// Secret that holds this token under the key `token`, for init containers.
+    /// Secret that holds `KEPTN_API_TOKEN` under the key `token` and `OAUTH_CLIENT_SECRET` under
+    /// `oauth_client_secret`, for init containers.
     #[arg(long,
         env = "KEPTN_API_TOKEN_SECRET",
         value_name = "KEPTN_API_TOKEN_SECRET",
@@ -260,16 +287,13 @@ pub(crate) struct InitSettings {
     #[arg(long, value_name = "DIRECTORY", default_value = "/keptn")]
     pub(crate) directory: std::path::PathBuf,
 
-    /// Keptn's configuration service.
-    #[arg(long, env = "CONFIGURATION_SERVICE", value_name = "CONFIGURATION_SERVICE", value_parser = http_url)]
-    pub(crate) configuration_service: Url,
+    /// Keptn's configuration service: one address, or several separated by commas.
+    #[arg(long, env = "CONFIGURATION_SERVICE", value_name = "CONFIGURATION_SERVICE",
+          value_parser = Discreet(addresses))]
+    pub(crate) configuration_service: Addresses,
 
-    /// Token for the configuration service, if it is reached through Keptn's gateway.
-    #[arg(long,
-        env = "KEPTN_API_TOKEN",
-        value_name = "KEPTN_API_TOKEN",
-        hide_env_values = true, value_parser = token)]
-    pub(crate) keptn_api_token: Option<SecretString>,
+    #[command(flatten)]
+    pub(crate) access: Access,
 
     /// Project of the event.
     #[arg(long, env = "KEPTN_PROJECT", value_name = "KEPTN_PROJECT")]
@@ -286,25 +310,6 @@ pub(crate) struct InitSettings {
     /// Commit of the files, where the configuration service knows commits.
     #[arg(long, env = "GIT_COMMIT_ID", value_name = "GIT_COMMIT_ID")]
     pub(crate) git_commit_id: Option<String>,
-}
-
-pub(super) fn http_url(text: &str) -> Result<Url, String> {
-    let expected = "expected an address such as `http://localhost:8080/path`";
-    let url = Url::parse(text).map_err(|error| format!("{error}, {expected}"))?;
-    let plain = url.query().is_none() && url.fragment().is_none();
-    if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() && plain {
-        return Ok(url);
-    }
-    Err(expected.into())
-}
-
-/// Secrets made with `echo` end with a newline.
-fn token(text: &str) -> Result<SecretString, String> {
-    let token = text.trim();
-    if token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(token.into());
-    }
-    Err("expected a token of visible ASCII characters".into())
 }
 
 fn within(text: &str, range: std::ops::RangeInclusive<u32>) -> Result<u32, String> {

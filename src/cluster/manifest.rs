@@ -38,11 +38,17 @@ pub(crate) struct JobSettings {
 #[derive(Debug, Clone)]
 pub(crate) struct InitContainer {
     pub(crate) image: String,
-    /// The configuration service's address as Pods see it.
+    /// The configuration service's addresses as Pods see them.
     pub(crate) configuration_service: String,
-    /// Where Keptn's token is, if the configuration service asks for one.
-    pub(crate) token: Option<SecretKey>,
+    pub(crate) access: AccessVariables,
     pub(crate) resources: fields::Resources,
+}
+
+/// How Keptn lets the container in, by the names of variables.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AccessVariables {
+    pub(crate) plain: Vec<(&'static str, String)>,
+    pub(crate) secret: Vec<(&'static str, SecretKey)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,21 +208,11 @@ fn init_container(
             text(&place.run.event.git_commit_id),
         ));
     }
-    if let Some(SecretKey { secret, key }) = &settings.token {
-        env.push(EnvVar {
-            name: "KEPTN_API_TOKEN".into(),
-            value_from: Some(EnvVarSource {
-                secret_key_ref: Some(SecretKeySelector {
-                    name: secret.clone(),
-                    key: key.clone(),
-                    // A clear "401" of the configuration service says more than a Pod that waits.
-                    optional: Some(true),
-                }),
-                ..EnvVarSource::default()
-            }),
-            ..EnvVar::default()
-        });
-    }
+    let AccessVariables { plain, secret } = &settings.access;
+    let plain = plain.iter();
+    env.extend(plain.map(|(name, value)| variable_of(name, literal(value))));
+    let secret = secret.iter();
+    env.extend(secret.map(|(name, key)| variable_in_secret(name, key)));
     let files = place
         .task
         .files
@@ -244,6 +240,22 @@ fn variable_of(name: &str, value: String) -> EnvVar {
     EnvVar {
         name: name.into(),
         value: Some(value),
+        ..EnvVar::default()
+    }
+}
+
+fn variable_in_secret(name: &str, SecretKey { secret, key }: &SecretKey) -> EnvVar {
+    EnvVar {
+        name: name.into(),
+        value_from: Some(EnvVarSource {
+            secret_key_ref: Some(SecretKeySelector {
+                name: secret.clone(),
+                key: key.clone(),
+                // A clear "401" of the configuration service says more than a Pod that waits.
+                optional: Some(true),
+            }),
+            ..EnvVarSource::default()
+        }),
         ..EnvVar::default()
     }
 }
@@ -415,7 +427,7 @@ mod tests {
     use crate::run::tests::envelope;
     use crate::run::{Run, RunId};
 
-    fn settings(token: Option<SecretKey>) -> JobSettings {
+    fn settings(secret: Vec<(&'static str, SecretKey)>) -> JobSettings {
         JobSettings {
             managed_by: "job-executor-service".into(),
             labels: JobLabels::default(),
@@ -424,7 +436,10 @@ mod tests {
             init_container: InitContainer {
                 image: "jes:1".into(),
                 configuration_service: "http://configuration-service:8080".into(),
-                token,
+                access: AccessVariables {
+                    plain: Vec::new(),
+                    secret,
+                },
                 resources: fields::Resources::default(),
             },
         }
@@ -461,17 +476,18 @@ mod tests {
     #[test]
     fn every_field_of_a_task_is_in_its_job() {
         let config = include_bytes!("../tests/configs/valid/every-field.yaml");
-        let token = Some(SecretKey {
+        let token = SecretKey {
             secret: "job-service-keptn-secrets".into(),
             key: "token".into(),
-        });
-        insta::assert_snapshot!(manifest(config, &settings(token)));
+        };
+        let settings = settings(vec![("KEPTN_API_TOKEN", token)]);
+        insta::assert_snapshot!(manifest(config, &settings));
     }
 
     #[test]
     fn a_task_without_files_has_no_init_container() {
         let config = b"actions: [{name: a, event: t, tasks: [{name: t, image: i}]}]";
-        let manifest = manifest(config, &settings(None));
+        let manifest = manifest(config, &settings(Vec::new()));
         assert!(!manifest.contains("initContainers"));
         assert!(!manifest.contains("KEPTN_API_TOKEN"));
     }

@@ -14,7 +14,7 @@ use super::Envelope;
 pub(crate) const SOURCE: &str = "job-executor-service";
 
 /// Makes answer ids of this project differ from everybody else's UUIDs of the same text.
-const ID_NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_3a52_8d0e_4b8f_9a43_53c1_0e7d_b2a4);
+pub(super) const ID_NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_3a52_8d0e_4b8f_9a43_53c1_0e7d_b2a4);
 
 /// How the work for a triggered event ended: `status` and `result` of its `.finished`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

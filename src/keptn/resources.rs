@@ -1,14 +1,18 @@
 //! Files of Keptn's configuration-service (up to 0.17) and resource-service (from 0.16).
 
+use std::sync::{Mutex, PoisonError};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::HeaderValue;
 use reqwest::{Method, Request, StatusCode, Url};
-use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::Semaphore;
 
-use super::{Http, SendError};
+use super::addresses::{Addresses, Origin};
+use super::credentials::{Credentials, Shown};
+use super::oauth::TokenError;
+use super::{Answered, Http, SendError};
 use crate::event::EventScope;
 pub(crate) use crate::job_config::fields::Level;
 
@@ -23,8 +27,10 @@ const MAX_LISTED: usize = 100_000;
 
 pub(crate) struct Resources {
     http: Http,
-    base: Url,
-    token: Option<SecretString>,
+    addresses: Addresses,
+    /// The index of the address that has answered.
+    known: Mutex<Option<usize>>,
+    credentials: Credentials,
     permits: Semaphore,
 }
 
@@ -36,6 +42,11 @@ pub(crate) enum FetchError {
         #[source]
         source: SendError,
     },
+    /// Whatever answers there is not Keptn's configuration service.
+    #[error("{url} is no address of Keptn's configuration service, it answered 404: {body}")]
+    Elsewhere { url: String, body: String },
+    #[error("there is no access token for Keptn's configuration service")]
+    NoToken(#[from] TokenError),
     #[error("{url} answered {status}: {body}")]
     Status {
         url: String,
@@ -50,6 +61,9 @@ pub(crate) enum FetchError {
 
 #[derive(Deserialize)]
 struct ResourceBody {
+    /// What tells a resource from other JSON. Its value is still encoded.
+    #[serde(rename = "resourceURI")]
+    _uri: IgnoredAny,
     /// Absent for an empty file.
     #[serde(default, rename = "resourceContent")]
     content: Option<String>,
@@ -69,12 +83,36 @@ struct ListEntry {
     uri: String,
 }
 
+/// What Keptn's services answer instead of what was asked for.
+#[derive(Deserialize)]
+struct ErrorBody {
+    message: String,
+}
+
+impl FetchError {
+    /// Whether it says that nothing of Keptn's is at this address, rather than that something is in trouble.
+    fn is_absence(&self) -> bool {
+        match self {
+            Self::Elsewhere { .. } => true,
+            Self::Unreachable { source, .. } => matches!(source, SendError::NoSuchHost(_)),
+            Self::NoToken(_)
+            | Self::Status { .. }
+            | Self::TooLarge { .. }
+            | Self::Malformed { .. } => false,
+        }
+    }
+}
+
 impl Resources {
-    pub(crate) fn new(http: Http, base: Url, token: Option<SecretString>) -> Self {
+    pub(crate) fn new(http: Http, addresses: Addresses, credentials: Credentials) -> Self {
         Self {
             http,
-            base,
-            token,
+            credentials: match addresses.origin() {
+                Origin::Setting => credentials,
+                Origin::Default => Credentials::default(),
+            },
+            addresses,
+            known: Mutex::default(),
             permits: Semaphore::new(MAX_REQUESTS),
         }
     }
@@ -91,22 +129,20 @@ impl Resources {
         let Some(path) = path(scope, level) else {
             return Ok(None);
         };
-        let url = self.url(&format!("{path}/{}", encoded_twice(uri)));
+        let path = format!("{path}/{}", encoded_twice(uri));
         let commit = commit.map(|commit| ("gitCommitID", commit));
         // Base64 takes four bytes for three; the rest is for the names around it.
         let room = limit / 3 * 4 + 8192;
-        let Some(body) = self.fetch(&url, commit.as_slice(), room).await? else {
+        let found = self.fetch::<ResourceBody>(&path, commit.as_slice(), room);
+        let Some((url, body)) = found.await? else {
             return Ok(None);
         };
-        let malformed = |reason: String| FetchError::Malformed {
-            url: url.clone(),
-            reason,
-        };
-        let body: ResourceBody =
-            serde_json::from_slice(&body).map_err(|error| malformed(error.to_string()))?;
         let content = STANDARD
             .decode(body.content.unwrap_or_default())
-            .map_err(|error| malformed(format!("resourceContent is not base64: {error}")))?;
+            .map_err(|error| FetchError::Malformed {
+                url: url.clone(),
+                reason: format!("resourceContent is not base64: {error}"),
+            })?;
         if content.len() > limit {
             return Err(FetchError::TooLarge { url, limit });
         }
@@ -122,20 +158,14 @@ impl Resources {
         let Some(path) = path(scope, level) else {
             return Ok(Vec::new());
         };
-        let url = self.url(&path);
         let mut names = Vec::new();
         let mut page = None::<String>;
         loop {
             let mut query = vec![("pageSize", PAGE_SIZE)];
             query.extend(page.as_deref().map(|key| ("nextPageKey", key)));
-            let Some(body) = self.fetch(&url, &query, 1 << 20).await? else {
+            let Some((url, body)) = self.fetch::<ListBody>(&path, &query, 1 << 20).await? else {
                 return Ok(names);
             };
-            let body: ListBody =
-                serde_json::from_slice(&body).map_err(|error| FetchError::Malformed {
-                    url: url.clone(),
-                    reason: error.to_string(),
-                })?;
             let entries = body.resources.into_iter();
             names.extend(entries.map(|entry| entry.uri.trim_start_matches('/').to_owned()));
             let next = body
@@ -154,67 +184,129 @@ impl Resources {
         }
     }
 
-    fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base.as_str().trim_end_matches('/'))
+    /// Asks the address that has answered before, and the others where that one does not answer now. What
+    /// is there decides at once; that nothing is there has to come from the known address, or while no
+    /// other one is in trouble, which may hide a config.
+    async fn fetch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        limit: usize,
+    ) -> Result<Option<(String, T)>, FetchError> {
+        let bases = self.addresses.urls();
+        let known = *self.known();
+        let others = (0..bases.len()).filter(|index| Some(*index) != known);
+        let mut shown = self.credentials.shown().await?;
+        let (mut denied, mut trouble, mut absent) = (None, None, None);
+        for index in known.into_iter().chain(others) {
+            let url = format!("{}{path}", bases[index].as_str().trim_end_matches('/'));
+            match self.ask(&url, query, &mut shown, limit).await {
+                Ok(Some(body)) => {
+                    *self.known() = Some(index);
+                    return Ok(Some((url, body)));
+                }
+                Ok(None) if known == Some(index) => return Ok(None),
+                Ok(None) => denied = denied.or(Some(index)),
+                Err(error) if error.is_absence() => absent = absent.or(Some(error)),
+                Err(error) => trouble = trouble.or(Some(error)),
+            }
+        }
+        if let Some(error) = trouble {
+            return Err(error);
+        }
+        *self.known() = denied;
+        match absent {
+            Some(error) if denied.is_none() => Err(error),
+            _ => Ok(None),
+        }
     }
 
-    async fn fetch(
+    fn known(&self) -> std::sync::MutexGuard<'_, Option<usize>> {
+        // No panic can leave it half changed.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// None if Keptn says that it does not exist. Credentials that are refused are replaced once.
+    async fn ask<'a, T: DeserializeOwned>(
+        &'a self,
+        url: &str,
+        query: &[(&str, &str)],
+        shown: &mut Shown<'a>,
+        limit: usize,
+    ) -> Result<Option<T>, FetchError> {
+        let mut answered = self.send(url, query, shown, limit).await?;
+        if answered.status == StatusCode::UNAUTHORIZED
+            && let Some(others) = self.credentials.after(shown).await?
+        {
+            *shown = others;
+            answered = self.send(url, query, shown, limit).await?;
+        }
+        let Answered { status, body } = answered;
+        let url = url.to_owned();
+        if status.is_success() {
+            let Some(body) = body else {
+                return Err(FetchError::TooLarge { url, limit });
+            };
+            return match serde_json::from_slice(&body) {
+                Ok(body) => Ok(Some(body)),
+                Err(error) => Err(FetchError::Malformed {
+                    url,
+                    // What else is there may be the text of a config.
+                    reason: format!(
+                        "unexpected JSON at line {}, column {}",
+                        error.line(),
+                        error.column()
+                    ),
+                }),
+            };
+        }
+        let body = body.unwrap_or_default();
+        if status == StatusCode::NOT_FOUND && is_keptns(&body) {
+            return Ok(None);
+        }
+        let body = beginning(&shown.hidden_in(&String::from_utf8_lossy(&body)));
+        if status == StatusCode::NOT_FOUND {
+            return Err(FetchError::Elsewhere { url, body });
+        }
+        Err(FetchError::Status { url, status, body })
+    }
+
+    async fn send(
         &self,
         url: &str,
         query: &[(&str, &str)],
+        shown: &Shown<'_>,
         limit: usize,
-    ) -> Result<Option<Vec<u8>>, FetchError> {
-        let request = self.request(url, query)?;
-        // The semaphore is never closed.
-        let _permit = self.permits.acquire().await.ok();
-        let answered = self.http.send(request, limit).await;
-        let answered = answered.map_err(|source| FetchError::Unreachable {
+    ) -> Result<Answered, FetchError> {
+        let mut parsed = Url::parse(url).map_err(|error| FetchError::Malformed {
             url: url.to_owned(),
-            source,
+            reason: error.to_string(),
         })?;
-        if answered.status == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
-        if !answered.status.is_success() {
-            return Err(FetchError::Status {
-                url: url.to_owned(),
-                status: answered.status,
-                body: beginning(answered.body.unwrap_or_default()),
-            });
-        }
-        match answered.body {
-            Some(body) => Ok(Some(body)),
-            None => Err(FetchError::TooLarge {
-                url: url.to_owned(),
-                limit,
-            }),
-        }
-    }
-
-    fn request(&self, url: &str, query: &[(&str, &str)]) -> Result<Request, FetchError> {
-        let malformed = |reason: String| FetchError::Malformed {
-            url: url.to_owned(),
-            reason,
-        };
-        let mut parsed = Url::parse(url).map_err(|error| malformed(error.to_string()))?;
         if !query.is_empty() {
             parsed.query_pairs_mut().extend_pairs(query);
         }
         let mut request = Request::new(Method::GET, parsed);
-        if let Some(token) = &self.token {
-            let mut value = HeaderValue::from_str(token.expose_secret())
-                .map_err(|_| malformed("the token is no value of a header".into()))?;
-            value.set_sensitive(true);
-            request.headers_mut().insert("x-token", value);
-        }
-        Ok(request)
+        shown.put_into(&mut request);
+        // The semaphore is never closed.
+        let _permit = self.permits.acquire().await.ok();
+        let answered = self.http.send(request, limit).await;
+        answered.map_err(|source| FetchError::Unreachable {
+            url: url.to_owned(),
+            source,
+        })
     }
 }
 
+/// Whether a 404 is the word of Keptn's configuration service on what was asked for. A gateway, a web server
+/// or the service itself at another path have none for it: `404 page not found`, `path … was not found`.
+fn is_keptns(body: &[u8]) -> bool {
+    let body = serde_json::from_slice::<ErrorBody>(body);
+    body.is_ok_and(|body| !body.message.starts_with("path "))
+}
+
 /// Enough of an error's body to understand it.
-fn beginning(mut body: Vec<u8>) -> String {
-    body.truncate(300);
-    String::from_utf8_lossy(&body).trim().to_owned()
+fn beginning(body: &str) -> String {
+    body.trim().chars().take(300).collect()
 }
 
 /// None if the event does not say enough for that level.
@@ -278,6 +370,27 @@ mod tests {
             ("plain-1_~.x", "plain-1_~.x"),
         ] {
             assert_eq!(encoded_twice(uri), on_the_wire);
+        }
+    }
+
+    #[test]
+    fn only_keptns_own_404_says_that_a_resource_does_not_exist() {
+        for (body, keptns) in [
+            (
+                r#"{"code":404,"message":"Service resource not found"}"#,
+                true,
+            ),
+            (r#"{"code":404,"message":"Project not found"}"#, true),
+            (
+                r#"{"code":404,"message":"path /v1/x was not found"}"#,
+                false,
+            ),
+            ("404 page not found", false),
+            ("<html><h1>404 Not Found</h1></html>", false),
+            ("{}", false),
+            ("", false),
+        ] {
+            assert_eq!(is_keptns(body.as_bytes()), keptns, "{body}");
         }
     }
 

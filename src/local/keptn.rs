@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tower::service_fn;
 use tower::util::BoxCloneSyncService;
 
-use crate::keptn::{Http, SendError};
+use crate::keptn::{SendError, Transport};
 use repository::{Entry, Level};
 pub(crate) use repository::{FoundConfig, Repository};
 
@@ -55,14 +55,13 @@ impl Keptn {
         }
     }
 
-    /// A way to it; `timeout` is for one request.
-    pub(crate) fn http(&self, timeout: Duration) -> Http {
+    /// A way to it.
+    pub(crate) fn transport(&self) -> Transport {
         let keptn = self.clone();
-        let transport = service_fn(move |request: reqwest::Request| {
+        BoxCloneSyncService::new(service_fn(move |request: reqwest::Request| {
             let answered = keptn.answer(request);
             std::future::ready(answered.map(Into::into))
-        });
-        Http::over(BoxCloneSyncService::new(transport), timeout)
+        }))
     }
 
     fn answer(&self, request: reqwest::Request) -> Result<Response<Vec<u8>>, SendError> {

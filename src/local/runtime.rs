@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::keptn::Keptn;
 use super::kubernetes::{Container, Exit, Output, Part, Runtime};
-use crate::cli::InitSettings;
+use crate::cli::{Access, InitSettings};
 use crate::init_container;
 use crate::job_config::fields::FileEntry;
+use crate::keptn::addresses::Addresses;
 
 /// The image of the init container; nobody pulls it.
 pub(crate) const OWN_IMAGE: &str = "job-executor-service";
@@ -96,9 +97,9 @@ impl TaskRuntime {
             Ok(settings) => settings,
             Err(reason) => return Exit::NotStarted(reason),
         };
-        let http = self.keptn.http(init_container::TIMEOUT);
+        let keptn = self.keptn.transport();
         let say = |line: &str| output.write(format!("{line}\n").as_bytes());
-        match init_container::fetch(settings, http, &say).await {
+        match init_container::fetch(settings, &keptn, &say).await {
             Ok(()) => Exit::Code(0),
             Err(error) => {
                 say(&format!("error: cannot copy the task's files: {error:#}"));
@@ -146,9 +147,10 @@ fn init_settings(container: &Container) -> Result<InitSettings, String> {
     Ok(InitSettings {
         files,
         directory: mount.directory.clone(),
-        configuration_service: Url::parse(&configuration_service)
-            .map_err(|error| error.to_string())?,
-        keptn_api_token: None,
+        configuration_service: Addresses::parse(&configuration_service, |url| {
+            Url::parse(url).map_err(|error| error.to_string())
+        })?,
+        access: Access::open(),
         project: value("KEPTN_PROJECT"),
         stage: value("KEPTN_STAGE"),
         service: value("KEPTN_SERVICE"),

@@ -27,8 +27,8 @@ pub(crate) trait Runtime: Send + Sync + 'static {
     ) -> BoxFuture<'a, Exit>;
 }
 
-/// A container with nothing left to look up.
-#[derive(Debug, Clone)]
+/// A container with nothing left to look up, Secrets neither.
+#[derive(Clone)]
 pub(crate) struct Container {
     pub(crate) part: Part,
     pub(crate) job: String,
