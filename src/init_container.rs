@@ -13,7 +13,7 @@ use reqwest::StatusCode;
 
 use crate::cli::InitSettings;
 use crate::event::EventScope;
-use crate::job_config::fields::{FileEntry, Level, ResourceUri};
+use crate::job_config::files::{FileEntry, Level, ResourceUri};
 use crate::keptn::credentials::Credentials;
 use crate::keptn::resources::{FetchError, Resources};
 use crate::keptn::{self, Http, SendError, Transport};

@@ -5,6 +5,7 @@
 //! formats, one file each.
 
 pub(crate) mod fields;
+pub(crate) mod files;
 pub(crate) mod first_formats;
 pub(crate) mod json_path;
 mod key_refs;
@@ -23,9 +24,10 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use fields::{
-    EnvFrom, EnvName, EnvVar, FileEntry, ImagePullPolicy, ObjectName, OnFailure, Quantity,
-    Resources, ResultFile, Retries, SecurityContext, TtlSeconds,
+    EnvFrom, EnvName, EnvVar, ImagePullPolicy, ObjectName, OnFailure, Quantity, Resources, Retries,
+    SecurityContext, TtlSeconds,
 };
+use files::{FileEntry, ResultFile};
 use json_path::JsonPath;
 use pod_parts::PodParts;
 

@@ -18,9 +18,10 @@ use sha3::{Digest, Sha3_224};
 
 use crate::event::Envelope;
 use crate::job_config::fields::{
-    EnvFrom, FileEntry, ImagePullPolicy, KeyRef, ObjectName, OnFailure, Quantity, Resources,
-    ResultFile, Retries, SecurityContext,
+    EnvFrom, ImagePullPolicy, KeyRef, ObjectName, OnFailure, Quantity, Resources, Retries,
+    SecurityContext,
 };
+use crate::job_config::files::{FileEntry, ResultFile};
 use crate::job_config::pod_parts::PodParts;
 
 /// Kubernetes allows 256 KiB for all annotations of an object; the task's own need room too.

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::cluster::TaskEnd;
 use crate::event::answer::Section;
-use crate::job_config::fields::ResultFile;
+use crate::job_config::files::ResultFile;
 use crate::report::Ending;
 
 /// Of a termination message, which is how the file travels.

@@ -2,7 +2,7 @@
 
 use globset::{GlobBuilder, GlobMatcher};
 
-use crate::job_config::fields::ResourceUri;
+use crate::job_config::files::ResourceUri;
 
 /// The files of a directory, or those that a pattern finds.
 pub(super) struct Chosen<'a> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use crate::job_config::fields::ResourceUri;
+use crate::job_config::files::ResourceUri;
 
 /// The task may run as another user of the Pod's group.
 const DIRECTORY_MODE: u32 = 0o775;

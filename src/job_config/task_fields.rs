@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::fields::{
-    Amounts, Capabilities, FileEntry, Image, Level, Quantity, ResourceUri, Resources, Retries,
-    SeccompProfile, SecurityContext, check_annotation,
+    Amounts, Capabilities, Image, Quantity, Resources, Retries, SeccompProfile, SecurityContext,
+    check_annotation,
 };
+use super::files::{FileEntry, Level, ResourceUri};
 use super::problem::{Problem, Problems};
 use super::reader::Format;
 use super::reader::value::{Fields, Keys, Value};

@@ -4,8 +4,9 @@
 use std::num::NonZeroU32;
 
 use super::fields::{
-    ImagePullPolicy, ObjectName, OnFailure, Property, ResultFile, TtlSeconds, TypePattern, words,
+    ImagePullPolicy, ObjectName, OnFailure, Property, TtlSeconds, TypePattern, words,
 };
+use super::files::ResultFile;
 use super::problem::Problems;
 use super::reader::value::{Keys, Value};
 use super::reader::{Format, Paths, actions, tasks};

@@ -14,7 +14,7 @@ use super::credentials::{Credentials, Shown};
 use super::oauth::TokenError;
 use super::{Answered, Http, SendError};
 use crate::event::EventScope;
-pub(crate) use crate::job_config::fields::Level;
+pub(crate) use crate::job_config::files::Level;
 
 /// Connections at once; more events wait here, not in the configuration service.
 const MAX_REQUESTS: usize = 64;

@@ -8,7 +8,8 @@ mod times;
 use std::collections::HashMap;
 
 use super::event_paths::finds_nothing;
-use crate::job_config::fields::{EnvVar, ResultFile, words};
+use crate::job_config::fields::{EnvVar, words};
+use crate::job_config::files::ResultFile;
 use crate::job_config::json_path::JsonPath;
 use crate::job_config::problem::{Problem, cited};
 use crate::job_config::reader::Format;

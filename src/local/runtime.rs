@@ -18,7 +18,7 @@ use super::keptn::Keptn;
 use super::kubernetes::{Container, Exit, Output, Part, Runtime};
 use crate::cli::{Access, InitSettings};
 use crate::init_container;
-use crate::job_config::fields::FileEntry;
+use crate::job_config::files::FileEntry;
 use crate::keptn::addresses::Addresses;
 
 /// The image of the init container; nobody pulls it.

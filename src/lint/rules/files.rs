@@ -3,7 +3,7 @@
 use globset::Glob;
 
 use crate::job_config::Task;
-use crate::job_config::fields::{FileEntry, ResultFile};
+use crate::job_config::files::{FileEntry, ResultFile};
 
 const DIRECTORY: &str = "/keptn";
 
