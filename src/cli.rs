@@ -222,6 +222,19 @@ fn unset_where_empty(command: clap::Command) -> clap::Command {
     })
 }
 
+/// The variables that `serve` knows.
+#[cfg(test)]
+pub(crate) fn serve_variables() -> std::collections::BTreeSet<String> {
+    let cli = Cli::command();
+    let serve = cli.find_subcommand("serve").into_iter();
+    let variables = serve
+        .flat_map(clap::Command::get_arguments)
+        .filter_map(|arg| arg.get_env());
+    variables
+        .filter_map(|name| name.to_str().map(str::to_owned))
+        .collect()
+}
+
 /// The settings of `serve` with these flags.
 #[cfg(test)]
 pub(crate) fn serve_settings(flags: &[String]) -> ServeSettings {

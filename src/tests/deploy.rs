@@ -12,6 +12,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::cli;
+
 const SERVICE: &str = include_str!("../../deploy/service.yaml");
 const POLICIES: &str = include_str!("../../deploy/network-policies.yaml");
 const JOB_NAMESPACE: &str = include_str!("../../deploy/job-namespace.yaml");
@@ -212,6 +214,37 @@ fn refused(values: &Value) -> Vec<String> {
     errors
         .map(|error| format!("{}: {error}", error.instance_path()))
         .collect()
+}
+
+#[test]
+fn the_service_knows_every_variable_that_it_is_given() {
+    let deployment: Deployment = only(SERVICE, "Deployment", "job-executor-service");
+    let pod = deployment.spec.unwrap().template.spec.unwrap();
+    let mut given: BTreeSet<String> = pod.containers[0]
+        .env
+        .iter()
+        .flatten()
+        .map(|variable| variable.name.clone())
+        .collect();
+    let settings = chart("templates/_settings.tpl");
+    let defined = |name: &str| {
+        let start = settings
+            .find(&format!("define \"job-executor-service.{name}\""))
+            .unwrap();
+        let text = &settings[start..];
+        text[..text.find("\n{{- define").unwrap_or(text.len())].to_owned()
+    };
+    let of_chart = defined("settings") + &defined("gateway") + &defined("gatewaySecrets");
+    let variable = regex::Regex::new(r"(?m)^(?:- name: )?([A-Z][A-Z0-9_]+)(?::|$)").unwrap();
+    given.extend(
+        variable
+            .captures_iter(&of_chart)
+            .map(|found| found[1].to_owned()),
+    );
+    assert!(given.len() > 25, "{given:?}");
+    let known = cli::serve_variables();
+    let unknown: Vec<&String> = given.difference(&known).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
 }
 
 #[test]
