@@ -228,7 +228,7 @@ impl Admission {
         let read = reader::read(&config.bytes)?;
         if !read.warnings.is_empty() {
             let at = places(&read.warnings);
-            warn!(level = ?config.level, at, "{CONFIG_URI} has what is ignored or surely wrong, `lint` says what");
+            warn!(config.level = ?config.level, at, "{CONFIG_URI} has what is ignored or surely wrong, `lint` says what");
         }
         for warning in &read.warnings {
             debug!("{warning}");
@@ -281,6 +281,12 @@ impl Admission {
     /// What Keptn heard of this run before: a polling distributor of 0.8 delivers past events again after
     /// each of its restarts, when their Jobs are long gone.
     async fn past(&self, run: &Run) -> Past {
+        // Creating it finds the first Job only in the namespace that the config names now.
+        if self.cluster.has_several_namespaces()
+            && let Some(first) = self.cluster.first_job(&run.id).await
+        {
+            return Past::Job(first);
+        }
         if !run.is_answered() {
             return Past::None;
         }

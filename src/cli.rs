@@ -424,7 +424,7 @@ mod tests {
         error: invalid value 'x=y=z' for '--log-level <LOG_LEVEL>': error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5, expected a level such as `info` or `debug`
         error: invalid value 'loud' for '--log-level <LOG_LEVEL>': `loud` is no level, expected one of off, error, warn, info, debug, trace, or `target=level`
         error: invalid value '64KB' for '--max-answer-bytes <MAX_ANSWER_BYTES>': expected a number from 4096 to 1000000
-        error: invalid value 'http://host/?x=1' for '--configuration-service <CONFIGURATION_SERVICE>': expected an address such as `http://localhost:8080/path`
+        error: invalid value for '--configuration-service <CONFIGURATION_SERVICE>': expected an address such as `http://localhost:8080/path`
         error: invalid value for '--keptn-api-token <KEPTN_API_TOKEN>': expected visible ASCII characters without spaces
         error: invalid value for '--oauth-client-secret <OAUTH_CLIENT_SECRET>': expected visible ASCII characters without spaces
         error: invalid value ',' for '--oauth-scopes <OAUTH_SCOPES>': expected scopes such as `openid,keptn`, separated by commas
@@ -432,7 +432,7 @@ mod tests {
         error: invalid value for '--keptn-api-endpoint <KEPTN_API_ENDPOINT>': invalid international domain name, expected an address such as `http://localhost:8080/path`
         error: invalid value 'maybe' for '--http-ssl-verify <HTTP_SSL_VERIFY>': expected `true` or `false`
         error: invalid value 'basic' for '--auth-mode <AUTH_MODE>'
-        error: invalid value 'A B' for '--job-namespace <JOB_NAMESPACE>': `A B` is no name of a Kubernetes object, allowed are lower-case letters, digits, `-` and `.`, a letter or digit at both ends
+        error: invalid value 'A B' for '--job-namespace <JOB_NAMESPACE>': `A B` is no name of a namespace, allowed are at most 63 lower-case letters, digits and `-`, a letter or digit at both ends
         error: invalid value 'a b' for '--init-container-image <INIT_CONTAINER_IMAGE>': `a b` is no container image, expected one such as `alpine:3.20`
         "#);
     }

@@ -34,8 +34,11 @@ pub(crate) use watch::News;
 use crate::report::{ContainerLog, Ending};
 use crate::run::{Place, RunId, job_name};
 use calls::CALL_TIMEOUT;
-use namespace::{Namespace, Needed};
+use namespace::{Looked, Namespace, Needed};
 use watch::{Lists, Teller};
+
+/// etcd takes requests of 1.5 MiB; the API server adds defaults and who manages which field.
+const MAX_JOB_BYTES: usize = 1_400_000;
 
 /// A Pod that somebody's sidecar keeps alive is ended this long after its task's answer.
 const SIDECAR_GRACE_SECONDS: i64 = 30;
@@ -120,7 +123,9 @@ impl Cluster {
             let teller = Teller::new(news.clone(), Arc::clone(&lists), namespace.needed);
             let (client, managed_by) = (self.client.clone(), &self.settings.managed_by);
             let watch = namespace.watch.clone();
-            watch.run(client, name, managed_by, teller)
+            // In its own namespace the Lease tells installations apart.
+            let home = (*name != self.namespace).then_some(self.namespace.as_str());
+            watch.run(client, name, managed_by, home, teller)
         });
         join_all(watches).await;
     }
@@ -144,6 +149,13 @@ impl Cluster {
             .encode()
             .map_err(|error| Refused(error.to_string()))?;
         let job = manifest::job(place, &record, start, &self.settings);
+        let bytes = serde_json::to_vec(&job).map_or(0, |json| json.len());
+        if bytes > MAX_JOB_BYTES {
+            return Err(Refused(format!(
+                "the task's Job takes {bytes} bytes, Kubernetes takes {MAX_JOB_BYTES} at most: shorten its \
+                 variables, arguments or annotations"
+            )));
+        }
         namespace.create(&job).await
     }
 
@@ -161,15 +173,22 @@ impl Cluster {
         }
     }
 
+    /// Whether a Job of the same name may be in another namespace.
+    pub(crate) fn has_several_namespaces(&self) -> bool {
+        self.namespaces.len() > 1
+    }
+
     /// What the first Job of a run says of it now, in whichever namespace it is.
     pub(crate) async fn first_job(&self, run: &RunId) -> Option<Sighting> {
         let name = job_name(run, 0, 0);
-        for namespace in self.namespaces.values() {
-            if let Some(job) = namespace.get(&name).await {
-                return Sighting::of(&job);
-            }
-        }
-        None
+        let looks = self
+            .namespaces
+            .values()
+            .map(|namespace| namespace.get(&name));
+        let found = join_all(looks).await.into_iter();
+        found
+            .filter_map(Looked::job)
+            .find_map(|job| Sighting::of(&job))
     }
 
     /// Waits until the task of a Job has ended.

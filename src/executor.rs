@@ -22,6 +22,7 @@ use crate::event::answer::{self, Answer, Section, TimeFrame, Verdict};
 use crate::job_config::fields::OnFailure;
 use crate::keptn::answers::{Answers, Sent};
 use crate::keptn::event_store::Stored;
+use crate::policy::Policy;
 use crate::report::{self, ContainerLog, Ending, TaskReport};
 use crate::run::{Place, Run, RunAction, Work};
 use crate::slots::Turn;
@@ -43,6 +44,14 @@ const MARKS_AT_ONCE: usize = 8;
 pub(crate) struct Executor {
     cluster: Cluster,
     answers: Answers,
+    rules: Permitted,
+}
+
+/// What tasks may be, for those that a run record brings.
+pub(crate) struct Permitted {
+    pub(crate) policy: Policy,
+    /// Of tasks that name no account.
+    pub(crate) account: Option<String>,
 }
 
 /// Where a run stands when its execution begins.
@@ -64,8 +73,6 @@ struct Done<'a> {
     task: &'a str,
     on_failure: OnFailure,
     ending: Ending,
-    /// What it says for the answer.
-    result: Section,
     job: Option<(Place<'a>, TaskEnd)>,
     logs: Option<JoinHandle<Vec<ContainerLog>>>,
 }
@@ -115,22 +122,26 @@ impl Course {
 }
 
 impl Executor {
-    pub(crate) fn new(cluster: Cluster, answers: Answers) -> Self {
-        Self { cluster, answers }
+    pub(crate) fn new(cluster: Cluster, answers: Answers, rules: Permitted) -> Self {
+        Self {
+            cluster,
+            answers,
+            rules,
+        }
     }
 
     async fn execute(&self, run: &Run, turn: Turn, course: &Course) {
         if course.finished == Sent::Yes {
             return self.conclude(run, &all_places(run)).await;
         }
-        let (started, done) =
+        let (started, (done, results)) =
             tokio::join!(self.announce(run, course), self.work(run, turn, course));
         let places = if course.taken_over {
             all_places(run)
         } else {
             done.iter().filter_map(Done::place).collect()
         };
-        match self.finished(run, done).await {
+        match self.finished(run, done, results).await {
             Some(finished) => {
                 if let Some(started) = started {
                     tokio::time::sleep_until(started + BETWEEN_ANSWERS).await;
@@ -163,12 +174,18 @@ impl Executor {
 
     /// One task after the other. An action ends with its first task that fails, but for those that always
     /// run; the run does not.
-    async fn work<'a>(&self, run: &'a Run, turn: Turn, course: &Course) -> Vec<Done<'a>> {
+    async fn work<'a>(
+        &self,
+        run: &'a Run,
+        turn: Turn,
+        course: &Course,
+    ) -> (Vec<Done<'a>>, Section) {
         let _slot = turn.wait().await;
         if let Some(first) = run.first_place().filter(|_| course.queued) {
             self.cluster.release(first).await;
         }
         let mut done = Vec::new();
+        let mut results = Results::within(self.answers.max_bytes() / RESULTS_SHARE);
         for (action, places) in run.steps() {
             if let Work::Refused { task, reason } = &action.work {
                 warn!(action = action.name, task, "the task was refused");
@@ -184,7 +201,10 @@ impl Executor {
                 let name = &place.task.name;
                 let number = place.task_index + 1;
                 info!("Starting task {number}/{count}: '{name}' ...");
-                let mut task = self.task(place, course).await;
+                let (mut task, result) = self.task(place, course).await;
+                if !action.silent {
+                    task.ending = results.take(result, task.ending);
+                }
                 if course.has_passed(place, &places[index + 1..]) {
                     task.ending = Ending::Succeeded;
                 }
@@ -193,20 +213,33 @@ impl Executor {
                 done.push(task);
             }
         }
-        done
+        (done, results.into_section())
     }
 
-    async fn task<'a>(&self, place: Place<'a>, course: &Course) -> Done<'a> {
+    /// What the record says is checked again: whoever may create Jobs in a namespace can write one.
+    async fn create(&self, place: Place<'_>) -> Result<(), Refused> {
+        let account = self.rules.account.as_deref();
+        self.rules
+            .policy
+            .check_recorded(place.task, account)
+            .map_err(Refused)?;
+        self.cluster.create(place, Start::Now).await?;
+        Ok(())
+    }
+
+    /// With what the task says for the answer.
+    async fn task<'a>(&self, place: Place<'a>, course: &Course) -> (Done<'a>, Section) {
         // Admission created the first Job, which made the run durable, and this run's earlier life
         // those that follow.
         if !course.has_reached(place)
-            && let Err(Refused(reason)) = self.cluster.create(place, Start::Now).await
+            && let Err(Refused(reason)) = self.create(place).await
         {
             let on_failure = place.task.on_failure;
-            return Done {
+            let done = Done {
                 on_failure,
                 ..Done::refused(place.action, &place.task.name, reason)
             };
+            return (done, Section::new());
         }
         let end = self.cluster.end(place).await;
         self.cluster.mark_ended(place, &end).await;
@@ -219,23 +252,23 @@ impl Executor {
             let room = self.answers.max_bytes() / place.run.task_count().max(1);
             tokio::spawn(self.cluster.logs(place, &end, room).in_current_span())
         });
-        let (result, ending) = task_result::of(&end, place.task.result_file.as_ref());
-        Done {
+        let (result, ending) =
+            task_result::of(&place.run.event, &end, place.task.result_file.as_ref());
+        let done = Done {
             action: place.action,
             task: &place.task.name,
             on_failure: place.task.on_failure,
             ending,
-            result,
             job: Some((place, end)),
             logs,
-        }
+        };
+        (done, result)
     }
 
     /// The answer, if Keptn gets one. Silent actions say nothing in it either.
-    async fn finished(&self, run: &Run, done: Vec<Done<'_>>) -> Option<Answer> {
+    async fn finished(&self, run: &Run, done: Vec<Done<'_>>, results: Section) -> Option<Answer> {
         let mut reports = Vec::new();
         let mut frame = None::<TimeFrame>;
-        let mut results = Results::within(self.answers.max_bytes() / RESULTS_SHARE);
         for done in done.into_iter().filter(|done| !done.action.silent) {
             let end = done.job.as_ref().map(|(_, end)| end);
             if let Some((start, end)) = end.and_then(|end| end.started.zip(end.finished)) {
@@ -249,7 +282,7 @@ impl Executor {
             reports.push(TaskReport {
                 task: done.task.to_owned(),
                 on_failure: done.on_failure,
-                ending: results.take(done.result, done.ending),
+                ending: done.ending,
                 logs,
             });
         }
@@ -259,7 +292,7 @@ impl Executor {
         let time = frame.map_or(run.arrived, |frame| frame.end.max(run.arrived));
         let verdict = report::verdict(&reports);
         let answer = answer::finished(&run.event, time, verdict, "", frame);
-        let answer = answer.with_section(results.into_section());
+        let answer = answer.with_section(results);
         let room = self.answers.room_for_message(&answer);
         Some(answer.with_message(report::message(&reports, room)))
     }
@@ -361,7 +394,6 @@ impl<'a> Done<'a> {
             task,
             on_failure: OnFailure::Fail,
             ending: Ending::Failed(reason),
-            result: Section::new(),
             job: None,
             logs: None,
         }

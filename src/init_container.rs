@@ -94,13 +94,7 @@ impl Fetcher<'_> {
         if may_be_a_file && self.copy_file(entry.level, &entry.path).await? {
             return Ok(());
         }
-        let names: Vec<String> = self
-            .listed(entry.level)
-            .await?
-            .iter()
-            .filter(|name| chosen.takes(name))
-            .cloned()
-            .collect();
+        let names = chosen.of(self.listed(entry.level).await?);
         let mut copied = false;
         for name in names {
             let file = ResourceUri::parse(&name).map_err(anyhow::Error::msg)?;
@@ -209,8 +203,8 @@ fn is_transient(error: &FetchError) -> bool {
             status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
         }
         FetchError::NoToken(error) => error.is_transient(),
-        FetchError::Elsewhere { .. }
-        | FetchError::TooLarge { .. }
-        | FetchError::Malformed { .. } => false,
+        // A gateway that is just being changed; what is wrong for good is told after the same patience.
+        FetchError::Elsewhere { .. } => true,
+        FetchError::TooLarge { .. } | FetchError::Malformed { .. } => false,
     }
 }

@@ -6,10 +6,12 @@ mod volumes;
 use std::collections::BTreeSet;
 
 use crate::job_config::Task;
-use crate::job_config::fields::{EnvVar, KeyHolder};
+use crate::job_config::fields::{EnvFrom, EnvVar, KeyHolder, ObjectName, SecurityContext};
+use crate::job_config::pod_parts::{PodParts, Volume};
+use crate::run::RunTask;
 
 pub(crate) use allow_list::AllowList;
-pub(crate) use volumes::VolumeTypes;
+pub(crate) use volumes::{VolumeTypes, secrets as secrets_of_volume};
 
 /// Helm keeps the values of each release in a Secret of such a name; a chart's may be credentials.
 const HELM_RELEASES: &str = "sh.helm.release.v1.";
@@ -57,36 +59,70 @@ impl Policy {
     /// Tells why a task must not run; the texts are the original's where it had one. `account` is the one
     /// of tasks that name none.
     pub(crate) fn check(&self, task: &Task, account: Option<&str>) -> Result<(), String> {
-        if !self.images.allows(&task.image) {
+        self.permits(&Wants::of(task, account))
+    }
+
+    /// The same of a task as a run record has it: whoever may create Jobs can write one.
+    pub(crate) fn check_recorded(
+        &self,
+        task: &RunTask,
+        default_account: Option<&str>,
+    ) -> Result<(), String> {
+        self.permits(&Wants::of_recorded(task, default_account))
+    }
+
+    fn permits(&self, wants: &Wants<'_>) -> Result<(), String> {
+        let Wants {
+            image,
+            namespace,
+            named_account,
+            default_account,
+            ..
+        } = *wants;
+        if !self.images.allows(image) {
             return Err(format!(
-                "Forbidden: Image {} does not match configured image allowlist.\n",
-                task.image
+                "Forbidden: Image {image} does not match configured image allowlist.\n"
             ));
         }
-        let privileged = task.security_context.privileged == Some(true);
-        if privileged && self.privileged == Privileged::Refused {
-            return Err("privileged containers are not allowed".into());
+        if self.privileged == Privileged::Refused {
+            check_privileges(wants.security_context)?;
         }
-        let namespace = self.namespace_of(task);
+        let namespace = namespace.unwrap_or(&self.namespace);
         self.check_namespace(namespace)?;
-        self.check_account(task.service_account.as_deref(), account, namespace)?;
-        let names_account = task
-            .service_account
-            .as_ref()
-            .is_some_and(|named| !named.is_empty());
-        for volume in &task.pod.volumes {
+        self.check_account(named_account, default_account, namespace)?;
+        for volume in wants.volumes {
             self.volumes.check(volume)?;
-            if !names_account && volumes::has_account_token(volume) {
+            self.check_volume_image(volume)?;
+            if named_account.is_none() && volumes::has_account_token(volume) {
                 return Err(format!(
                     "volume `{}` is the token of a service account, but the task names no `serviceAccount`",
                     volume.name
                 ));
             }
         }
-        for secret in secrets_beside_env(task) {
-            self.check_secret(&secret, namespace)?;
+        for secret in &wants.secrets {
+            self.check_secret(secret, namespace)?;
         }
         Ok(())
+    }
+
+    fn check_volume_image(&self, volume: &Volume) -> Result<(), String> {
+        let image = volume
+            .image
+            .as_ref()
+            .and_then(|image| image.reference.as_deref());
+        match image {
+            Some(image) if !self.images.allows(image) => Err(format!(
+                "Forbidden: Image {image} of volume `{}` does not match configured image allowlist.\n",
+                volume.name
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the task runs, also if the settings change while it does.
+    pub(crate) fn resolved_namespace(&self, task: &Task) -> Option<ObjectName> {
+        ObjectName::parse(self.namespace_of(task)).ok()
     }
 
     /// Where the task wants to run.
@@ -122,19 +158,16 @@ impl Policy {
         default: Option<&str>,
         namespace: &str,
     ) -> Result<(), String> {
-        let account = named.or(default).filter(|account| !account.is_empty());
-        let account = account.unwrap_or(DEFAULT_ACCOUNT);
+        let account = named.or(default).unwrap_or(DEFAULT_ACCOUNT);
         if self.own.service_account.as_deref() == Some(account) && namespace == self.own.namespace {
             return Err(format!(
                 "service account `{account}` is not allowed, it is the one of this service"
             ));
         }
         match named {
-            Some(named) if !named.is_empty() && !self.service_accounts.allows(named) => {
-                Err(format!(
-                    "service account `{named}` is not allowed (ALLOWED_SERVICE_ACCOUNTS of the service)"
-                ))
-            }
+            Some(named) if !self.service_accounts.allows(named) => Err(format!(
+                "service account `{named}` is not allowed (ALLOWED_SERVICE_ACCOUNTS of the service)"
+            )),
             _ => Ok(()),
         }
     }
@@ -153,8 +186,16 @@ impl Policy {
         }
     }
 
+    /// Before Kubernetes 1.24 each account has a Secret with a token that does not expire.
+    fn is_own_token(&self, secret: &str) -> bool {
+        let account = self.own.service_account.as_deref();
+        let rest = account.and_then(|account| secret.strip_prefix(account));
+        rest.is_some_and(|rest| rest.starts_with("-token-"))
+    }
+
     fn check_secret(&self, name: &str, namespace: &str) -> Result<(), String> {
-        let is_own = namespace == self.own.namespace && self.own.secrets.contains(name);
+        let is_here = namespace == self.own.namespace;
+        let is_own = is_here && (self.own.secrets.contains(name) || self.is_own_token(name));
         if name.starts_with(HELM_RELEASES) {
             return Err(format!(
                 "secret \"{name}\" is not allowed, it holds the values of a release of Helm"
@@ -174,15 +215,119 @@ impl Policy {
     }
 }
 
-/// The Secrets that a task wants in other ways than by its `env`.
-fn secrets_beside_env(task: &Task) -> Vec<String> {
-    let of_keys = task.env_from.iter().filter_map(|entry| match &entry.of {
+/// What the Pod Security Standard "baseline" admits: with more, root of a container is as good as
+/// privileged and reads the Secrets of every Pod of its node.
+fn check_privileges(context: &SecurityContext) -> Result<(), String> {
+    const CAPABILITIES: [&str; 13] = [
+        "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "MKNOD",
+        "NET_BIND_SERVICE",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_CHROOT",
+    ];
+    let refused = |what: String| {
+        Err(format!(
+            "{what} is not allowed, as privileged containers are not (ALLOW_PRIVILEGED_JOBS of the service)"
+        ))
+    };
+    if context.privileged == Some(true) {
+        return Err("privileged containers are not allowed".into());
+    }
+    let added = context.capabilities.iter().flat_map(|of| &of.add);
+    let is_more = |name: &&String| {
+        let name = name.to_ascii_uppercase();
+        let name = name.strip_prefix("CAP_").unwrap_or(&name);
+        !CAPABILITIES.contains(&name)
+    };
+    if let Some(name) = added.clone().find(is_more) {
+        return refused(format!("the capability `{name}`"));
+    }
+    if context
+        .proc_mount
+        .as_deref()
+        .is_some_and(|mount| mount != "Default")
+    {
+        return refused("a `procMount` other than `Default`".into());
+    }
+    let seccomp = context.seccomp_profile.as_ref();
+    let kind = seccomp.and_then(|profile| profile.kind.as_deref());
+    if kind == Some("Unconfined") {
+        return refused("the `seccompProfile` `Unconfined`".into());
+    }
+    Ok(())
+}
+
+/// What the operator may not want a task to have.
+struct Wants<'a> {
+    image: &'a str,
+    security_context: &'a SecurityContext,
+    namespace: Option<&'a str>,
+    named_account: Option<&'a str>,
+    /// Of tasks that name none.
+    default_account: Option<&'a str>,
+    volumes: &'a [Volume],
+    /// But for those of a config's `env`, which are told with their entry.
+    secrets: Vec<String>,
+}
+
+impl<'a> Wants<'a> {
+    fn of(task: &'a Task, default_account: Option<&'a str>) -> Self {
+        // The empty name is the namespace's default account.
+        let account = task.service_account.as_deref();
+        let (named, default) = match account {
+            Some("") => (None, None),
+            named => (named, default_account),
+        };
+        Self {
+            image: &task.image,
+            security_context: &task.security_context,
+            namespace: task.namespace.as_ref().map(ObjectName::as_str),
+            named_account: named,
+            default_account: default,
+            volumes: &task.pod.volumes,
+            secrets: secrets(&task.env_from, &task.pod),
+        }
+    }
+
+    fn of_recorded(task: &'a RunTask, default_account: Option<&'a str>) -> Self {
+        let account = task.service_account.as_deref();
+        let mut all = secrets(&task.env_from, &task.pod);
+        all.extend(task.secrets.iter().cloned());
+        let keys = task.keys.iter();
+        all.extend(keys.filter_map(|key| secret_of(&key.key.of)));
+        Self {
+            image: &task.image,
+            security_context: &task.security_context,
+            namespace: task.namespace.as_ref().map(ObjectName::as_str),
+            // What the operator chose for all is in the record, too.
+            named_account: account.filter(|account| Some(*account) != default_account),
+            default_account: account,
+            volumes: &task.pod.volumes,
+            secrets: all,
+        }
+    }
+}
+
+fn secrets(env_from: &[EnvFrom], pod: &PodParts) -> Vec<String> {
+    let of_keys = env_from.iter().filter_map(|entry| secret_of(&entry.of));
+    let pulls = pod.image_pull_secrets.iter().map(ToString::to_string);
+    let mounted = pod.volumes.iter().flat_map(volumes::secrets);
+    of_keys.chain(pulls).chain(mounted).collect()
+}
+
+fn secret_of(holder: &KeyHolder) -> Option<String> {
+    match holder {
         KeyHolder::Secret(name) => Some(name.to_string()),
         KeyHolder::ConfigMap(_) => None,
-    });
-    let pulls = task.pod.image_pull_secrets.iter().map(ToString::to_string);
-    let mounted = task.pod.volumes.iter().flat_map(volumes::secrets);
-    of_keys.chain(pulls).chain(mounted).collect()
+    }
 }
 
 #[cfg(test)]
@@ -233,6 +378,7 @@ mod tests {
             "env: [{name: job-service-keptn-secrets, valueFrom: secret}]",
             "namespace: other, env: [{name: job-service-keptn-secrets, valueFrom: secret}]",
             "env: [{name: jes-tls, valueFrom: secret}]",
+            "env: [{name: jes-token-x7k2p, valueFrom: secret}]",
             "namespace: other, env: [{name: jes-tls, valueFrom: secret}]",
             "env: [{name: sh.helm.release.v1.jes.v1, valueFrom: secret}]",
         ]
@@ -247,6 +393,7 @@ mod tests {
         env: [{name: job-service-keptn-secrets, valueFrom: secret}]: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
         namespace: other, env: [{name: job-service-keptn-secrets, valueFrom: secret}]: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
         env: [{name: jes-tls, valueFrom: secret}]: secret "jes-tls" is not allowed, it holds the credentials of this service
+        env: [{name: jes-token-x7k2p, valueFrom: secret}]: secret "jes-token-x7k2p" is not allowed, it holds the credentials of this service
         namespace: other, env: [{name: jes-tls, valueFrom: secret}]: allowed
         env: [{name: sh.helm.release.v1.jes.v1, valueFrom: secret}]: secret "sh.helm.release.v1.jes.v1" is not allowed, it holds the values of a release of Helm
         "#);
@@ -257,6 +404,37 @@ mod tests {
         let mut policy = policy();
         policy.own.service_account = Some("default".into());
         insta::assert_snapshot!(verdict(&policy, "serviceAccount: ''"), @"serviceAccount: '': service account `default` is not allowed, it is the one of this service");
+    }
+
+    #[test]
+    fn what_is_as_good_as_privileged_is_refused_with_it() {
+        let rows = [
+            "securityContext: {privileged: true}",
+            "securityContext: {capabilities: {add: [NET_BIND_SERVICE, chown]}}",
+            "securityContext: {capabilities: {add: [DAC_READ_SEARCH]}}",
+            "securityContext: {capabilities: {add: [ALL]}}",
+            "securityContext: {seccompProfile: {type: Unconfined}}",
+            "securityContext: {procMount: Unmasked}",
+            "securityContext: {runAsUser: 0, runAsNonRoot: false}",
+        ];
+        let refused = rows.map(|fields| verdict(&policy(), fields));
+        insta::assert_snapshot!(refused.join("\n"), @"
+        securityContext: {privileged: true}: privileged containers are not allowed
+        securityContext: {capabilities: {add: [NET_BIND_SERVICE, chown]}}: allowed
+        securityContext: {capabilities: {add: [DAC_READ_SEARCH]}}: the capability `DAC_READ_SEARCH` is not allowed, as privileged containers are not (ALLOW_PRIVILEGED_JOBS of the service)
+        securityContext: {capabilities: {add: [ALL]}}: the capability `ALL` is not allowed, as privileged containers are not (ALLOW_PRIVILEGED_JOBS of the service)
+        securityContext: {seccompProfile: {type: Unconfined}}: the `seccompProfile` `Unconfined` is not allowed, as privileged containers are not (ALLOW_PRIVILEGED_JOBS of the service)
+        securityContext: {procMount: Unmasked}: a `procMount` other than `Default` is not allowed, as privileged containers are not (ALLOW_PRIVILEGED_JOBS of the service)
+        securityContext: {runAsUser: 0, runAsNonRoot: false}: allowed
+        ");
+        let all = Policy {
+            privileged: Privileged::Allowed,
+            ..policy()
+        };
+        assert!(
+            rows.iter()
+                .all(|fields| verdict(&all, fields).ends_with(": allowed"))
+        );
     }
 
     #[test]

@@ -180,7 +180,7 @@ impl<'a> Resolver<'a> {
                 .or_else(|| defaults.service_account.clone())
                 .filter(|account| !account.is_empty()),
             annotations: task.annotations.clone(),
-            namespace: task.namespace.clone(),
+            namespace: self.policy.resolved_namespace(task),
             retries: task.retries,
             on_failure: task.on_failure,
             always: task.always,
@@ -195,6 +195,10 @@ impl<'a> Resolver<'a> {
     fn environment(&mut self, task: &Task) -> Result<Environment, String> {
         let keptn = keptn_variables(self.event);
         let reserved = keptn.len();
+        for Variable { name, value } in &keptn {
+            self.within_bounds(name, value)
+                .map_err(|error| format!("could not add env with name {name}: {error}"))?;
+        }
         let mut environment = Environment {
             variables: keptn,
             ..Environment::default()
@@ -213,7 +217,7 @@ impl<'a> Resolver<'a> {
                 }
             };
             environment.keys.retain(|of| of.name != name.as_str());
-            self.within_bounds(name, &value)
+            self.within_bounds(name.as_str(), &value)
                 .map_err(|error| format!("could not add env with name {name}: {error}"))?;
             let keptns = &environment.variables[..reserved];
             if !keptns.iter().any(|variable| variable.name == name.as_str()) {
@@ -263,11 +267,11 @@ impl<'a> Resolver<'a> {
         keptn_variables(self.event)
     }
 
-    fn within_bounds(&mut self, name: &EnvName, value: &str) -> Result<(), String> {
+    fn within_bounds(&mut self, name: &str, value: &str) -> Result<(), String> {
         if value.contains('\0') {
             return Err("its value holds a NUL".into());
         }
-        let bytes = name.as_str().len() + 1 + value.len();
+        let bytes = name.len() + 1 + value.len();
         if bytes > MAX_VARIABLE_BYTES {
             return Err(format!(
                 "name and value take {bytes} bytes, a program cannot be started with more than \

@@ -30,7 +30,7 @@ impl Rules {
         let defaults = defaults(settings, &known.pod);
         Self {
             policy: policy(&settings.tasks, namespace, known),
-            jobs: job_settings(settings, &known.pod, &defaults),
+            jobs: job_settings(settings, namespace, &known.pod, &defaults),
             defaults,
         }
     }
@@ -96,6 +96,7 @@ fn defaults(settings: &ServeSettings, own_pod: &OwnPod) -> TaskDefaults {
 
 fn job_settings(
     settings: &ServeSettings,
+    namespace: &str,
     own_pod: &OwnPod,
     defaults: &TaskDefaults,
 ) -> JobSettings {
@@ -106,6 +107,7 @@ fn job_settings(
     };
     JobSettings {
         managed_by: settings.tasks.full_deployment_name.clone(),
+        home: namespace.to_owned(),
         labels: settings.tasks.job_labels_file.clone(),
         container_defaults: settings.tasks.job_security_context_file.clone(),
         pod_defaults: settings.tasks.pod_security_context_file.clone(),

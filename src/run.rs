@@ -364,6 +364,26 @@ pub(crate) mod tests {
         assert_eq!(Run::decode(&record).unwrap(), run);
     }
 
+    /// As 0.4.0 wrote them before tasks could have more.
+    #[test]
+    fn a_record_of_an_earlier_version_is_read() {
+        let json = r#"{"id":"5632d8c36b2c387f09b84999","arrived":"2026-11-24T10:00:00Z","event":{"id":"1",
+            "source":"s","type":"sh.keptn.event.test.triggered","shkeptncontext":"c",
+            "scope":{"project":"p","stage":"dev","service":"svc"},"labels":{}},
+            "config_hash":"h","actions":[{"index":0,"name":"a","silent":false,"work":{"tasks":[{"name":"t",
+            "image":"i","files":["locust/basic.py",""],"env":[{"name":"A","value":"b"}],"secrets":["c"],
+            "resources":{"limits":{"cpu":"1","memory":null},"requests":{"cpu":null,"memory":null}},
+            "timeLimit":300,"ttl":21600,"securityContext":{},"annotations":{"x":"y"}}]}}]}"#;
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(json.as_bytes()).unwrap();
+        let record = STANDARD_NO_PAD.encode(encoder.finish().unwrap());
+        let run = Run::decode(&record).unwrap();
+        let task = run.first_place().unwrap().task;
+        let files: Vec<String> = task.files.iter().map(ToString::to_string).collect();
+        assert_eq!(files, ["/locust/basic.py", "/"]);
+        assert_eq!((task.namespace.as_ref(), u8::from(task.retries)), (None, 0));
+    }
+
     #[test]
     fn a_record_that_does_not_fit_is_refused() {
         let noise: String = (0..6_000_u64).map(|n| hash(&n.to_le_bytes())).collect();

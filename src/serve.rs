@@ -16,7 +16,7 @@ use crate::admission::{Admission, UnderWay};
 use crate::cli::{ServeSettings, TaskSettings};
 use crate::cluster::{self, Cluster, Identity, Leadership, OwnAccount, OwnPod};
 use crate::endpoint::{self, Endpoint, Router};
-use crate::executor::{Executor, Runs};
+use crate::executor::{Executor, Permitted, Runs};
 use crate::keptn::addresses::{Addresses, Origin};
 use crate::keptn::answers::Answers;
 use crate::keptn::credentials::Credentials;
@@ -140,20 +140,7 @@ impl Service {
     ) -> Self {
         let (client, namespace, keptn) = (outside.client, outside.namespace, outside.keptn);
         let over = |timeout| Http::over(keptn.clone(), timeout);
-        let own_namespace = client.default_namespace();
-        let known = Known {
-            namespace: own_namespace.to_owned(),
-            pod: match &settings.pod_name {
-                Some(name) => OwnPod::read(client.clone(), own_namespace, name).await,
-                None => OwnPod::default(),
-            },
-            account: outside.account,
-        };
-        let rules = Rules::of(settings, &namespace, &known);
-        warn_of_settings(&settings.tasks);
-        warn_of_certificates(settings.access.certificates);
-        warn_of_idle_oauth(settings);
-        warn_of_this_pod(&settings.resources_for_init_containers());
+        let rules = rules(settings, &client, &namespace, outside.account).await;
         let leadership = Leadership::new(
             client.clone(),
             &namespace,
@@ -185,7 +172,14 @@ impl Service {
         let cluster = Cluster::new(client, namespace.clone(), others, rules.jobs);
         let halt = CancellationToken::new();
         let runs = Arc::new(Runs::new(
-            Executor::new(cluster.clone(), answers),
+            Executor::new(
+                cluster.clone(),
+                answers,
+                Permitted {
+                    policy: rules.policy.clone(),
+                    account: rules.defaults.service_account.clone(),
+                },
+            ),
             cluster.clone(),
             leadership.clone(),
             Slots::new(settings.max_concurrent_runs as usize),
@@ -279,6 +273,30 @@ impl Service {
     }
 }
 
+/// What holds for the tasks of every event, with what the log has to say of it.
+async fn rules(
+    settings: &ServeSettings,
+    client: &Client,
+    namespace: &str,
+    account: Option<OwnAccount>,
+) -> Rules {
+    let own_namespace = client.default_namespace();
+    let known = Known {
+        namespace: own_namespace.to_owned(),
+        pod: match &settings.pod_name {
+            Some(name) => OwnPod::read(client.clone(), own_namespace, name).await,
+            None => OwnPod::default(),
+        },
+        account,
+    };
+    warn_of_settings(&settings.tasks);
+    warn_of_what_is_unknown(&known);
+    warn_of_certificates(settings.access.certificates);
+    warn_of_idle_oauth(settings);
+    warn_of_this_pod(&settings.resources_for_init_containers());
+    Rules::of(settings, namespace, &known)
+}
+
 /// Whether all ended in time.
 async fn end_of(tracker: &TaskTracker, until: Instant) -> bool {
     tracker.close();
@@ -297,6 +315,16 @@ fn warn_of_settings(settings: &TaskSettings) {
     }
     if settings.allowed_image_list.is_empty() {
         info!("Found empty allowlist for images, all images are allowed!");
+    }
+}
+
+/// What cannot be refused to tasks, where this service is an account of a cluster.
+fn warn_of_what_is_unknown(known: &Known) {
+    if known.account.is_some() && known.pod == OwnPod::default() {
+        warn!(
+            "the service does not know its own Pod (POD_NAME, and the permission to get pods), so it refuses \
+             tasks only the Secret KEPTN_API_TOKEN_SECRET and not the others that its Pod uses"
+        );
     }
 }
 

@@ -10,6 +10,7 @@ use super::value::{Discreet, addresses, http_url};
 use crate::cluster::pod_defaults::{ContainerDefaults, JobLabels, PodDefaults};
 use crate::job_config::fields::{Image, ObjectName, Quantity};
 use crate::job_config::files::FileEntry;
+use crate::job_config::labels;
 use crate::keptn::addresses::Addresses;
 use crate::lint::output;
 use crate::policy::{AllowList, VolumeTypes};
@@ -73,7 +74,7 @@ pub(crate) struct ServeSettings {
     pub(crate) tasks: TaskSettings,
 
     /// Name of the service's own Pod, from the downward API.
-    #[arg(long, env = "POD_NAME", value_name = "POD_NAME")]
+    #[arg(long, env = "POD_NAME", value_name = "POD_NAME", value_parser = pod_name)]
     pub(crate) pod_name: Option<String>,
 
     /// What is logged: a level or filter directives such as `job_executor_service=debug`.
@@ -95,8 +96,19 @@ fn namespaces(list: &str) -> Result<Namespaces, String> {
         .split(',')
         .map(str::trim)
         .filter(|name| !name.is_empty());
-    let names = names.map(|name| ObjectName::parse(name).map(|name| name.to_string()));
+    let names = names.map(|name| namespace(name).map(|name| name.to_string()));
     names.collect::<Result<_, _>>().map(Namespaces)
+}
+
+fn pod_name(text: &str) -> Result<String, String> {
+    ObjectName::parse(text).map(|name| name.to_string())
+}
+
+/// Unlike other objects a namespace has no dots in its name.
+fn namespace(text: &str) -> Result<ObjectName, String> {
+    labels::check_dns_label(text)
+        .map_err(|_| format!("`{text}` is no name of a namespace, allowed are at most 63 lower-case letters, digits and `-`, a letter or digit at both ends"))?;
+    ObjectName::parse(text)
 }
 
 impl TaskSettings {
@@ -161,7 +173,7 @@ pub(crate) struct TaskSettings {
     pub(crate) keptn_api_token_secret: ObjectName,
 
     /// Namespace in which Jobs run [default: the service's own, or the kubeconfig's].
-    #[arg(long, env = "JOB_NAMESPACE", value_name = "JOB_NAMESPACE", value_parser = ObjectName::parse)]
+    #[arg(long, env = "JOB_NAMESPACE", value_name = "JOB_NAMESPACE", value_parser = namespace)]
     pub(crate) job_namespace: Option<ObjectName>,
 
     /// CPU limit of tasks without `resources`, such as `1` or `500m`.

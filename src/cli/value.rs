@@ -30,7 +30,7 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Discreet<T> {
         read.map_err(|reason| {
             let name = arg.map_or_else(String::new, ToString::to_string);
             let secret = arg.is_none_or(Arg::is_hide_env_values_set);
-            let value = match text.filter(|text| !secret && !text.contains('@')) {
+            let value = match text.filter(|text| !secret && !text.contains(['@', '?', '#'])) {
                 Some(text) => format!("value '{text}'"),
                 None => "value".to_owned(),
             };

@@ -15,19 +15,17 @@ use kube::api::ObjectMeta;
 use super::names::{self, init_container_name, label_value};
 use super::pod_defaults::{ContainerDefaults, JobLabels, PodDefaults};
 use crate::job_config::fields::{self, Amounts, EnvFrom, KeyHolder, KeyRef};
+use crate::job_config::files::{DIRECTORY, VOLUME};
 use crate::job_config::pod_parts::PodParts;
 use crate::run::{KeyVariable, Place, RunTask};
-
-/// Where a task finds its files.
-pub(crate) const FILES_DIRECTORY: &str = "/keptn";
-
-const VOLUME: &str = "job-volume";
 
 /// The part of a Job that is the same for all tasks.
 #[derive(Debug, Clone)]
 pub(crate) struct JobSettings {
     /// The value of the managed-by label: tells the Jobs of several installations apart.
     pub(crate) managed_by: String,
+    /// Where Jobs run that ask for no other namespace.
+    pub(crate) home: String,
     pub(crate) labels: JobLabels,
     pub(crate) container_defaults: ContainerDefaults,
     pub(crate) pod_defaults: PodDefaults,
@@ -98,6 +96,10 @@ pub(crate) fn job(place: Place<'_>, record: &str, start: Start, settings: &JobSe
 fn pod_labels(place: Place<'_>, settings: &JobSettings) -> BTreeMap<String, String> {
     // The operator's do not replace those by which the Jobs are found.
     let mut labels = settings.labels.0.clone();
+    let namespace = place.task.namespace.as_ref().map(ToString::to_string);
+    if namespace.is_some_and(|namespace| namespace != settings.home) {
+        labels.insert(names::HOME.into(), settings.home.clone());
+    }
     labels.extend([
         (names::MANAGED_BY.into(), settings.managed_by.clone()),
         (names::RUN.into(), place.run.id.to_string()),
@@ -138,7 +140,7 @@ fn pod(place: Place<'_>, job_name: &str, settings: &JobSettings) -> PodSpec {
     let task = place.task;
     let mount = VolumeMount {
         name: VOLUME.into(),
-        mount_path: FILES_DIRECTORY.into(),
+        mount_path: DIRECTORY.into(),
         ..VolumeMount::default()
     };
     let container = Container {
@@ -430,6 +432,7 @@ mod tests {
     fn settings(secret: Vec<(&'static str, SecretKey)>) -> JobSettings {
         JobSettings {
             managed_by: "job-executor-service".into(),
+            home: "keptn".into(),
             labels: JobLabels::default(),
             container_defaults: ContainerDefaults::default(),
             pod_defaults: PodDefaults::default(),

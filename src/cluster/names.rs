@@ -5,6 +5,8 @@ pub(crate) fn init_container_name(job: &str) -> String {
 }
 
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Of a Job in another namespace: where the service that made it has the others. Several may share one.
+pub(crate) const HOME: &str = "keptn.sh/jes-home";
 /// The run that a Job and its Pod belong to.
 pub(crate) const RUN: &str = "keptn.sh/jes-run";
 /// On a Job whose run's `.finished` was delivered; nobody has to look at it again.
@@ -19,13 +21,14 @@ pub(crate) const SUCCEEDED: &str = "keptn.sh/jes-succeeded";
 pub(crate) const ANSWERED: &str = "keptn.sh/jes-answered";
 
 /// Selects what this installation made.
-pub(crate) fn ours(managed_by: &str) -> String {
-    format!("{MANAGED_BY}={managed_by},{RUN}")
+pub(crate) fn ours(managed_by: &str, home: Option<&str>) -> String {
+    let home = home.map_or_else(String::new, |home| format!(",{HOME}={home}"));
+    format!("{MANAGED_BY}={managed_by},{RUN}{home}")
 }
 
 /// Selects the Jobs whose run's answer is not out.
-pub(crate) fn unreported(managed_by: &str) -> String {
-    format!("{},!{REPORTED}", ours(managed_by))
+pub(crate) fn unreported(managed_by: &str, home: Option<&str>) -> String {
+    format!("{},!{REPORTED}", ours(managed_by, home))
 }
 
 /// Any text as a label's value, as the original did it: what is not allowed becomes one `_`, at most

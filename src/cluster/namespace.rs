@@ -8,7 +8,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::calls::{Failed, call, retried};
 use super::found::Sighting;
@@ -32,6 +32,23 @@ pub(super) enum Needed {
     /// One that the settings name in addition: where its permissions are missing, its tasks fail and no
     /// others.
     WherePermitted,
+}
+
+/// What a call for a Job found.
+pub(super) enum Looked {
+    There(Box<Job>),
+    Absent,
+    /// The permissions in its namespace are missing.
+    Hidden,
+}
+
+impl Looked {
+    pub(super) fn job(self) -> Option<Job> {
+        match self {
+            Self::There(job) => Some(*job),
+            Self::Absent | Self::Hidden => None,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -68,7 +85,7 @@ impl Namespace {
                 return Ok(Created::New);
             };
             // An attempt whose answer was lost may have succeeded before another was refused.
-            if let Some(job) = self.get(&name).await {
+            if let Some(job) = self.get(&name).await.job() {
                 let sighting = Sighting::of(&job);
                 if sighting.as_ref().is_some_and(|job| job.reported) {
                     // It has left the watch, which will not tell of it.
@@ -96,16 +113,21 @@ impl Namespace {
         }
     }
 
-    /// None if there is no Job of this name, or none that this service may see.
-    pub(super) async fn get(&self, name: &str) -> Option<Job> {
+    pub(super) async fn get(&self, name: &str) -> Looked {
         let get = || async { call(self.jobs.get(name)).await };
-        let is_absent = match self.needed {
+        match retried("get", name, self.is_final(), get).await {
+            Ok(job) => Looked::There(Box::new(job)),
+            Err(failed) if failed.is_not_found() => Looked::Absent,
+            Err(_) => Looked::Hidden,
+        }
+    }
+
+    /// What is not tried again: permissions come back for the service's own namespace, or nothing works.
+    fn is_final(&self) -> fn(&Failed) -> bool {
+        match self.needed {
             Needed::Always => Failed::is_not_found,
-            Needed::WherePermitted => {
-                |failed: &Failed| failed.is_not_found() || failed.is_forbidden()
-            }
-        };
-        retried("get", name, is_absent, get).await.ok()
+            Needed::WherePermitted => |failed| failed.is_not_found() || failed.is_forbidden(),
+        }
     }
 
     /// Waits until the task of a Job has ended.
@@ -131,10 +153,12 @@ impl Namespace {
     /// Asks for a Job that the watch does not show: one that was deleted while the watch was away, or
     /// one that is reported.
     async fn look(&self, name: &str) {
-        let state = self
-            .get(name)
-            .await
-            .map_or(JobSeen::Gone, |job| JobSeen::of(&job));
+        let state = match self.get(name).await {
+            Looked::There(job) => JobSeen::of(&job),
+            Looked::Absent if self.watch.is_unknown(name) => JobSeen::Absent,
+            Looked::Absent => JobSeen::Gone,
+            Looked::Hidden => JobSeen::Hidden,
+        };
         self.watch.learned(name, state);
         self.look_for_pods(name).await;
     }
@@ -153,14 +177,13 @@ impl Namespace {
         let params = PatchParams::default();
         let apply =
             || async { call(self.jobs.patch_metadata(job, &params, &Patch::Merge(patch))).await };
-        if retried("patch", job, Failed::is_not_found, apply)
-            .await
-            .is_err()
-        {
-            info!(
+        match retried("patch", job, self.is_final(), apply).await {
+            Ok(_) => {}
+            Err(failed) if failed.is_not_found() => info!(
                 job,
                 "the Job was deleted meanwhile, nothing is left to mark"
-            );
+            ),
+            Err(error) => error!(job, %error, "the Job cannot be marked"),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! How a task ended, read off what the cluster shows. Pure.
 //!
-//! A container's end is final (`restartPolicy: Never`, `backoffLimit: 0`) and visible about two
-//! seconds before the Job's condition; the condition tells what a Pod cannot: the deadline, a Pod
-//! that is gone.
+//! A container's end is final (`restartPolicy: Never`), where no other attempt follows it, and visible
+//! about two seconds before the Job's condition; the condition tells what a Pod cannot: the deadline, a
+//! Pod that is gone.
 
 use std::collections::BTreeMap;
 
@@ -33,6 +33,10 @@ pub(crate) enum JobSeen {
         message: String,
     },
     Gone,
+    /// It was looked for and never seen.
+    Absent,
+    /// The service has no permissions in its namespace.
+    Hidden,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -102,6 +106,12 @@ impl TaskEnd {
 
     /// With the message of the container of this Job as the task's result.
     pub(crate) fn with_result(mut self, job: &str) -> Self {
+        if self.ending == Ending::Succeeded && self.finished.is_none() {
+            let failure = format!(
+                "job {job} succeeded, but its `resultFile` cannot be read any more: its Pod is gone"
+            );
+            self.ending = Ending::Failed(failure);
+        }
         let containers = self.pod.iter_mut().flat_map(|(_, pod)| &mut pod.containers);
         let mut named = containers.filter(|container| container.name == job);
         self.result = named.find_map(|container| match &mut container.state {
@@ -275,11 +285,21 @@ impl Seen {
                 }
                 Some(self.ended(job, Ending::Failed(failure)))
             }
-            JobSeen::Gone => {
-                let failure = format!("job {job} was deleted before it ended");
-                Some(self.ended(job, Ending::Failed(failure)))
-            }
+            JobSeen::Gone => Some(self.failed(job, "was deleted before it ended")),
+            JobSeen::Absent => Some(self.failed(
+                job,
+                "is not there: its creation was refused, or somebody deleted it",
+            )),
+            JobSeen::Hidden => Some(self.failed(
+                job,
+                "cannot be seen any more: the service's account lacks the permissions in its namespace \
+                 (deploy/job-namespace.yaml)",
+            )),
         }
+    }
+
+    fn failed(&self, job: &str, what: &str) -> TaskEnd {
+        self.ended(job, Ending::Failed(format!("job {job} {what}")))
     }
 
     fn ended(&self, job: &str, ending: Ending) -> TaskEnd {

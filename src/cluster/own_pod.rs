@@ -4,12 +4,13 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use kube::Client;
 use kube::api::{Api, PostParams};
 use tracing::warn;
 
 use super::calls::{Failed, call, retried};
+use crate::policy::secrets_of_volume;
 
 /// The container of this service in deploy/service.yaml; the other one is Keptn's distributor.
 const CONTAINER: &str = "job-executor-service";
@@ -63,7 +64,7 @@ impl OwnPod {
             Err(error) => {
                 warn!(
                     pod = name, %error,
-                    "the service's own Pod cannot be read, so INIT_CONTAINER_IMAGE has no default"
+                    "the service's own Pod (POD_NAME) cannot be read, so INIT_CONTAINER_IMAGE has no default"
                 );
                 Self::default()
             }
@@ -94,7 +95,7 @@ fn secrets(spec: &PodSpec) -> BTreeSet<String> {
         .iter()
         .chain(spec.init_containers.iter().flatten());
     let of_containers = containers.flat_map(of_container);
-    let volumes = spec.volumes.iter().flatten().flat_map(of_volume);
+    let volumes = spec.volumes.iter().flatten().flat_map(secrets_of_volume);
     let pulls = spec.image_pull_secrets.iter().flatten();
     of_containers
         .chain(volumes)
@@ -110,19 +111,6 @@ fn of_container(container: &Container) -> Vec<String> {
     let whole = container.env_from.iter().flatten();
     let whole = whole.filter_map(|source| Some(source.secret_ref.as_ref()?.name.clone()));
     keys.chain(whole).collect()
-}
-
-fn of_volume(volume: &Volume) -> Vec<String> {
-    let whole = volume
-        .secret
-        .iter()
-        .filter_map(|secret| secret.secret_name.clone());
-    let projected = volume
-        .projected
-        .iter()
-        .flat_map(|of| of.sources.iter().flatten());
-    let projected = projected.filter_map(|source| Some(source.secret.as_ref()?.name.clone()));
-    whole.chain(projected).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What the operator mounts for all Jobs, in the original's file formats: security contexts and labels.
 //! Without the files the Pod Security Standard "restricted" admits what is made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 
@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::names;
 use crate::job_config::labels;
 
 /// As the original's charts: no image needs root to run here unless its task says so.
@@ -149,6 +150,7 @@ impl JobLabels {
                 _ => return Err(format!("{path}: the label `{key}` is no text")),
             };
             labels::check_key(&key)
+                .and_then(|()| check_reserved(&key))
                 .and_then(|()| labels::check_value(&value))
                 .map_err(|error| format!("{path}: {error}"))?;
             Ok((key, value))
@@ -156,6 +158,19 @@ impl JobLabels {
         let labels = labels.unwrap_or_default().into_iter();
         labels.map(label).collect::<Result<_, _>>().map(Self)
     }
+}
+
+/// By these the service and Kubernetes find Jobs and Pods.
+fn check_reserved(key: &str) -> Result<(), String> {
+    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+    let is_reserved = matches!(domain, "keptn.sh" | "batch.kubernetes.io")
+        || matches!(key, names::MANAGED_BY | "job-name" | "controller-uid");
+    if is_reserved {
+        return Err(format!(
+            "`{key}` is a label of this service or of Kubernetes' own"
+        ));
+    }
+    Ok(())
 }
 
 /// The text of a file that may be absent.
@@ -194,7 +209,11 @@ fn security_context<T: DeserializeOwned + Serialize>(path: &str) -> Result<Optio
 fn with_known_case(value: Value) -> Result<Value, String> {
     Ok(match value {
         Value::Object(fields) => {
+            let mut seen = BTreeSet::new();
             let field = |(name, value): (String, Value)| {
+                if !seen.insert(name.to_ascii_lowercase()) {
+                    return Err(format!("`{name}` is there twice, in two spellings"));
+                }
                 let known = FIELDS
                     .iter()
                     .find(|known| known.eq_ignore_ascii_case(&name));
@@ -292,6 +311,7 @@ mod tests {
             r#"{"fsGroup": 1}"#,
             r#"{"runAsUser": "root"}"#,
             r#"{"capabilities": {"user": "x"}}"#,
+            r#"{"Privileged": true, "privileged": false}"#,
             "[",
             "[1]",
         ]
@@ -321,6 +341,8 @@ mod tests {
             "a: b c",
             "a b: c",
             "a: [b]",
+            "keptn.sh/jes-reported: x",
+            "job-name: x",
             "- a",
         ]
         .map(labels);

@@ -1,10 +1,10 @@
-//! One watch on the Jobs and one on the Pods of this service, for all runs together.
+//! One watch on the Jobs and one on the Pods of this service in a namespace, for all runs together.
 //!
 //! What the watches bring is reduced to [`Seen`] at once; whoever waits for a task is woken by the
 //! events of its own Job only.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,17 +32,37 @@ pub(super) const JOB_NAME: &str = "job-name";
 
 /// Between the attempts of a watch: the library's own pauses reach 30 s, and after an outage every
 /// task that ended meanwhile waits for the watch. Two watches are no load.
-#[derive(Default)]
 pub(super) struct Pauses {
     attempts: u32,
+    /// After so many attempts the pauses get no longer.
+    longest: u32,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self::of(Needed::Always)
+    }
+}
+
+impl Pauses {
+    fn of(needed: Needed) -> Self {
+        Self {
+            attempts: 0,
+            longest: match needed {
+                Needed::Always => 3,
+                // Permissions that are missing are no outage: up to 51 s.
+                Needed::WherePermitted => 8,
+            },
+        }
+    }
 }
 
 impl Iterator for Pauses {
     type Item = Duration;
 
-    /// 0.2, 0.4, 0.8 and then 1.6 seconds.
+    /// 0.2, 0.4, 0.8 and 1.6 seconds, and so on.
     fn next(&mut self) -> Option<Duration> {
-        let pause = Duration::from_millis(200) * 2_u32.pow(self.attempts.min(3));
+        let pause = Duration::from_millis(200) * 2_u32.pow(self.attempts.min(self.longest));
         self.attempts += 1;
         Some(pause)
     }
@@ -89,12 +109,20 @@ impl Interruption {
     }
 }
 
-/// How many of the watches have not listed their Jobs once.
-pub(super) struct Lists(AtomicUsize);
+/// The first lists of all watches.
+pub(super) struct Lists {
+    /// How many are missing.
+    missing: AtomicUsize,
+    /// Whether one could not be had.
+    is_partial: AtomicBool,
+}
 
 impl Lists {
     pub(super) fn new(watches: usize) -> Arc<Self> {
-        Arc::new(Self(AtomicUsize::new(watches)))
+        Arc::new(Self {
+            missing: AtomicUsize::new(watches),
+            is_partial: AtomicBool::new(false),
+        })
     }
 }
 
@@ -130,10 +158,11 @@ impl Teller {
 
     fn list_end(&mut self) {
         if !std::mem::replace(&mut self.has_listed, true) {
-            self.lists.0.fetch_sub(1, Ordering::AcqRel);
+            self.lists.missing.fetch_sub(1, Ordering::AcqRel);
         }
-        if self.lists.0.load(Ordering::Acquire) == 0 {
-            self.news.send(News::ListEnd).ok();
+        if self.lists.missing.load(Ordering::Acquire) == 0 {
+            let all = !self.lists.is_partial.load(Ordering::Acquire);
+            self.news.send(News::ListEnd { all }).ok();
         }
     }
 
@@ -146,6 +175,7 @@ impl Teller {
                 "the Jobs of a namespace of ALLOWED_NAMESPACES cannot be listed, its tasks fail until the \
                  service's account is permitted there (deploy/job-namespace.yaml)"
             );
+            self.lists.is_partial.store(true, Ordering::Release);
             self.list_end();
         }
     }
@@ -165,7 +195,8 @@ fn is_forbidden(error: &watcher::Error) -> bool {
 pub(crate) enum News {
     /// Part of a list of all such Jobs.
     Listed(Sighting),
-    ListEnd,
+    /// `all` tells whether the Jobs of every namespace could be listed at first.
+    ListEnd { all: bool },
     /// A Job is new, or has changed.
     Seen(Sighting),
 }
@@ -274,6 +305,7 @@ impl Watch {
         client: Client,
         namespace: &str,
         managed_by: &str,
+        home: Option<&str>,
         teller: Teller,
     ) {
         // A Job whose answer is out leaves this watch, so that memory follows the work at hand and
@@ -283,13 +315,13 @@ impl Watch {
                 .timeout(WATCH_SECONDS)
                 .page_size(PAGE_SIZE)
         };
-        let jobs = config().labels(&names::unreported(managed_by));
-        let pods = config().labels(&names::ours(managed_by));
+        let jobs = config().labels(&names::unreported(managed_by, home));
+        let pods = config().labels(&names::ours(managed_by, home));
         let jobs = watcher(Api::<Job>::namespaced(client.clone(), namespace), jobs)
-            .backoff(Pauses::default())
+            .backoff(Pauses::of(teller.needed))
             .boxed();
         let pods = watcher(Api::<Pod>::namespaced(client, namespace), pods)
-            .backoff(Pauses::default())
+            .backoff(Pauses::of(teller.needed))
             .boxed();
         let jobs_synced = watch::Sender::new(false);
         let pods_may_start = jobs_synced.subscribe();

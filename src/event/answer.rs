@@ -16,6 +16,10 @@ pub(crate) const SOURCE: &str = "job-executor-service";
 /// Makes answer ids of this project differ from everybody else's UUIDs of the same text.
 pub(super) const ID_NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_3a52_8d0e_4b8f_9a43_53c1_0e7d_b2a4);
 
+/// An answer with more would not fit through Keptn's distributor, whatever its message is; Keptn has the
+/// labels from the event itself.
+const MAX_LABELS_BYTES: usize = 16 << 10;
+
 /// How the work for a triggered event ended: `status` and `result` of its `.finished`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -79,6 +83,23 @@ pub(crate) fn finished(
     answer
 }
 
+/// Whether an answer to this event has a section for its task: a sequence's event is of none, and some
+/// names are those of other parts of the data.
+pub(crate) fn has_section(envelope: &Envelope) -> bool {
+    const OTHERS: [&str; 8] = [
+        "project",
+        "stage",
+        "service",
+        "labels",
+        "status",
+        "result",
+        "message",
+        "temporaryData",
+    ];
+    let task = envelope.event_type.task();
+    task.is_some_and(|task| !OTHERS.contains(&task))
+}
+
 impl Answer {
     fn new(envelope: &Envelope, phase: &str, time: Timestamp) -> Self {
         let name = format!("{}\n{}\n{phase}", envelope.source, envelope.id);
@@ -93,8 +114,9 @@ impl Answer {
                 data.insert(field.into(), value.as_str().into());
             }
         }
-        if !envelope.labels.is_empty() {
-            data.insert("labels".into(), json!(envelope.labels));
+        let labels = json!(envelope.labels);
+        if !envelope.labels.is_empty() && labels.to_string().len() <= MAX_LABELS_BYTES {
+            data.insert("labels".into(), labels);
         }
         Self {
             id: Uuid::new_v5(&ID_NAMESPACE, name.as_bytes()),
@@ -136,10 +158,10 @@ impl Answer {
         Ok(serde_json::to_vec(&event)?)
     }
 
-    /// The same answer with these fields in its task's section, over those that are there. An event that
-    /// is of no task has no section.
+    /// The same answer with these fields in its task's section, over those that are there; without one
+    /// where [`has_section`] says so.
     pub(crate) fn with_section(mut self, section: Section) -> Self {
-        if section.is_empty() {
+        if section.is_empty() || !has_section(&self.envelope) {
             return self;
         }
         if let Some(task) = self.envelope.event_type.task() {

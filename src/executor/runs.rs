@@ -210,18 +210,18 @@ impl Runs {
                         listing.add(job);
                     }
                 }
-                News::ListEnd => {
+                News::ListEnd { all } => {
                     // Whoever comes to execute finds the runs as their last executor left them; later
                     // lists may be older than what was done here meanwhile.
-                    let certain = !self.is_recovered();
+                    let begins = !self.is_recovered();
                     let listed = std::mem::take(&mut listing);
                     // Thousands of records take a second; probes are answered meanwhile.
                     let runs = tokio::task::spawn_blocking(|| listed.into_runs()).await;
                     for found in runs.unwrap_or_default() {
-                        self.adopt(found, certain);
+                        self.adopt(found, begins && all);
                         tokio::task::yield_now().await;
                     }
-                    if certain {
+                    if begins {
                         info!("ready");
                         self.recovered.send_replace(true);
                     }

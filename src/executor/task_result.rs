@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::cluster::TaskEnd;
-use crate::event::answer::Section;
+use crate::event::Envelope;
+use crate::event::answer::{self, Section};
 use crate::job_config::files::ResultFile;
 use crate::report::Ending;
 
@@ -12,11 +13,18 @@ const KUBERNETES_LIMIT: usize = 4096;
 
 /// What a task that ended says for the answer. What cannot be read fails it, for whoever waits for the
 /// result; a task that failed for itself keeps its reason.
-pub(super) fn of(end: &TaskEnd, file: Option<&ResultFile>) -> (Section, Ending) {
+pub(super) fn of(event: &Envelope, end: &TaskEnd, file: Option<&ResultFile>) -> (Section, Ending) {
     let text = end.result.as_deref().unwrap_or_default().trim();
     let Some(file) = file.filter(|_| !text.is_empty()) else {
         return (Section::new(), end.ending.clone());
     };
+    if !answer::has_section(event) {
+        let failure = format!(
+            "its `resultFile` {file} has no place in the answer: `{}` is no task of Keptn's with data of its own",
+            event.event_type
+        );
+        return (Section::new(), failed_unless_failed(end, failure));
+    }
     let error = match serde_json::from_str(text) {
         Ok(Value::Object(section)) => return (section, end.ending.clone()),
         Ok(_) => "it is no object such as `{\"key\": \"value\"}`".to_owned(),
@@ -28,13 +36,15 @@ pub(super) fn of(end: &TaskEnd, file: Option<&ResultFile>) -> (Section, Ending) 
     } else {
         String::new()
     };
-    let ending = match &end.ending {
-        Ending::Succeeded => Ending::Failed(format!(
-            "its `resultFile` {file} holds no JSON object: {error}{cut}"
-        )),
+    let failure = format!("its `resultFile` {file} holds no JSON object: {error}{cut}");
+    (Section::new(), failed_unless_failed(end, failure))
+}
+
+fn failed_unless_failed(end: &TaskEnd, failure: String) -> Ending {
+    match &end.ending {
+        Ending::Succeeded => Ending::Failed(failure),
         failed @ Ending::Failed(_) => failed.clone(),
-    };
-    (Section::new(), ending)
+    }
 }
 
 /// The results of all tasks, in their order: of a key that two of them write the later value counts, and
@@ -94,6 +104,8 @@ fn merge(into: &mut Value, value: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::EventType;
+    use crate::run::tests::envelope;
 
     fn end(ending: Ending, result: &str) -> TaskEnd {
         TaskEnd {
@@ -105,7 +117,7 @@ mod tests {
 
     fn told(ending: Ending, result: &str) -> String {
         let file = ResultFile::parse("/keptn/.result.json").unwrap();
-        let (section, ending) = of(&end(ending, result), Some(&file));
+        let (section, ending) = of(&envelope("1"), &end(ending, result), Some(&file));
         format!("{} {ending:?}", Value::Object(section))
     }
 
@@ -133,6 +145,22 @@ mod tests {
         {"a":1} Failed("why")
         {} Failed("why")
         "#);
+    }
+
+    #[test]
+    fn a_result_needs_a_place_in_the_answer() {
+        let file = ResultFile::parse("/keptn/.result.json").unwrap();
+        for (event_type, has_place) in [
+            ("sh.keptn.event.get-sli.triggered", true),
+            ("sh.keptn.event.labels.triggered", false),
+            ("sh.keptn.event.dev.delivery.triggered", false),
+        ] {
+            let mut envelope = envelope("1");
+            envelope.event_type = EventType::new(event_type);
+            let end = end(Ending::Succeeded, "{}");
+            let (_, ending) = of(&envelope, &end, Some(&file));
+            assert_eq!(ending == Ending::Succeeded, has_place, "{event_type}");
+        }
     }
 
     #[test]

@@ -27,9 +27,18 @@ impl<'a> Chosen<'a> {
         self.pattern.is_some()
     }
 
+    /// Of these names: the file of that very name, or else what it stands for.
+    pub(super) fn of(&self, listed: &[String]) -> Vec<String> {
+        if let Some(exact) = listed.iter().find(|name| *name == self.path) {
+            return vec![exact.clone()];
+        }
+        let taken = listed.iter().filter(|name| self.takes(name));
+        taken.cloned().collect()
+    }
+
     /// A pattern may find a directory, as a name may be one.
-    pub(super) fn takes(&self, name: &str) -> bool {
-        if name == self.path || is_below(name, self.path) {
+    fn takes(&self, name: &str) -> bool {
+        if is_below(name, self.path) {
             return true;
         }
         let ends = name.match_indices('/').map(|(end, _)| end);
@@ -67,6 +76,15 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_that_very_name_comes_before_what_the_pattern_finds() {
+        let listed = ["odd[12]", "odd1", "star*", "stars"].map(str::to_owned);
+        let of = |entry: &str| Chosen::by(&ResourceUri::parse(entry).unwrap()).of(&listed);
+        assert_eq!(of("odd[12]"), ["odd[12]"]);
+        assert_eq!(of("star*"), ["star*"]);
+        assert_eq!(of("odd?"), ["odd1"]);
+    }
+
+    #[test]
     fn a_pattern_finds_files_and_directories() {
         for (entry, found, lost) in [
             ("*.jmx", &["a.jmx"][..], &["d/a.jmx", "a.jmx.bak"][..]),
@@ -74,7 +92,7 @@ mod tests {
             ("load/*", &["load/a", "load/d/e"], &["load", "payload/a"]),
             ("load/?.sh", &["load/a.sh"], &["load/ab.sh"]),
             ("conf[12]", &["conf1/x", "conf2"], &["conf3/x", "conf"]),
-            ("odd[name", &["odd[name", "odd[name/x"], &["oddn"]),
+            ("odd[name", &["odd[name/x"], &["oddn"]),
             ("star*", &["star*", "stars/x"], &["a/stars"]),
         ] {
             for name in found {

@@ -135,6 +135,7 @@ impl TtlSeconds {
         match u32::try_from(seconds) {
             Ok(seconds) if seconds <= most => Ok(Self(seconds)),
             Ok(_) => Err(format!("expected at most {most} seconds")),
+            Err(_) if seconds > 0 => Err(format!("expected at most {most} seconds")),
             Err(_) => Err("expected a whole number of seconds".into()),
         }
     }

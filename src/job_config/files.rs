@@ -6,6 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::fields::shown_as_text;
 
+/// Where a task finds its files.
+pub(crate) const DIRECTORY: &str = "/keptn";
+
+/// The volume that is there.
+pub(crate) const VOLUME: &str = "job-volume";
+
 /// A file or directory in Keptn's configuration service: relative, and below /keptn once it is
 /// copied there. Empty means everything.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -139,21 +145,23 @@ impl fmt::Display for FileEntry {
     }
 }
 
-/// `resultFile`: a file below /keptn that the task writes, a JSON object that becomes part of the answer.
+/// `resultFile`: a file in /keptn that the task writes, a JSON object that becomes part of the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct ResultFile(String);
 
 impl ResultFile {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let below = text.strip_prefix("/keptn/").filter(|name| {
-            !name.is_empty() && !name.ends_with('/') && ResourceUri::parse(name).is_ok()
-        });
-        if below.is_some() {
+        let name = text
+            .strip_prefix(DIRECTORY)
+            .and_then(|name| name.strip_prefix('/'));
+        // Missing directories on its way would belong to root.
+        let is_file = |name: &str| !name.contains('/') && ResourceUri::parse(name).is_ok();
+        if name.is_some_and(is_file) {
             return Ok(Self(text.to_owned()));
         }
         Err(format!(
-            "`{text}` is no file below /keptn, expected one such as `/keptn/.result.json`"
+            "`{text}` is no file directly in {DIRECTORY}, expected one such as `/keptn/.result.json`"
         ))
     }
 

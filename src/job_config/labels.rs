@@ -37,7 +37,7 @@ fn is_short(text: &str) -> bool {
 }
 
 /// RFC 1123 label, which the name of a volume is.
-pub(super) fn check_dns_label(name: &str) -> Result<(), String> {
+pub(crate) fn check_dns_label(name: &str) -> Result<(), String> {
     if name.len() <= 63 && !name.contains('.') && ObjectName::parse(name).is_ok() {
         return Ok(());
     }

@@ -86,6 +86,7 @@ struct ListEntry {
 /// What Keptn's services answer instead of what was asked for.
 #[derive(Deserialize)]
 struct ErrorBody {
+    code: i64,
     message: String,
 }
 
@@ -163,8 +164,17 @@ impl Resources {
         loop {
             let mut query = vec![("pageSize", PAGE_SIZE)];
             query.extend(page.as_deref().map(|key| ("nextPageKey", key)));
-            let Some((url, body)) = self.fetch::<ListBody>(&path, &query, 1 << 20).await? else {
-                return Ok(names);
+            let found = self.fetch::<ListBody>(&path, &query, 1 << 20).await?;
+            let Some((url, body)) = found else {
+                // Half a list is none: it was there a moment ago.
+                return if page.is_none() {
+                    Ok(names)
+                } else {
+                    Err(FetchError::Malformed {
+                        url: path,
+                        reason: "the list ended before its last page".into(),
+                    })
+                };
             };
             let entries = body.resources.into_iter();
             names.extend(entries.map(|entry| entry.uri.trim_start_matches('/').to_owned()));
@@ -297,11 +307,18 @@ impl Resources {
     }
 }
 
+const NO_UPSTREAM: &str = "Could not find credentials for upstream repository";
+
 /// Whether a 404 is the word of Keptn's configuration service on what was asked for. A gateway, a web server
 /// or the service itself at another path have none for it: `404 page not found`, `path … was not found`.
 fn is_keptns(body: &[u8]) -> bool {
-    let body = serde_json::from_slice::<ErrorBody>(body);
-    body.is_ok_and(|body| !body.message.starts_with("path "))
+    const OBJECTS: [&str; 4] = ["Service", "Stage", "Project", "Resource"];
+    let Ok(ErrorBody { code, message }) = serde_json::from_slice(body) else {
+        return false;
+    };
+    let names = |object: &&str| message.starts_with(*object) && message.ends_with("not found");
+    // The last is resource-service's word for a project that it does not know.
+    code == 404 && (OBJECTS.iter().any(names) || message == NO_UPSTREAM)
 }
 
 /// Enough of an error's body to understand it.
@@ -383,6 +400,15 @@ mod tests {
             (r#"{"code":404,"message":"Project not found"}"#, true),
             (
                 r#"{"code":404,"message":"path /v1/x was not found"}"#,
+                false,
+            ),
+            (
+                r#"{"code":404,"message":"Could not find credentials for upstream repository"}"#,
+                true,
+            ),
+            (r#"{"message":"no Route matched with those values"}"#, false),
+            (
+                r#"{"kind":"Status","code":404,"message":"services \"x\" not found"}"#,
                 false,
             ),
             ("404 page not found", false),

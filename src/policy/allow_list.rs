@@ -11,6 +11,12 @@ pub(crate) struct AllowList {
 impl AllowList {
     /// Reads a comma-separated list; empty entries are dropped, blanks around one are cut off.
     pub(crate) fn parse(list: &str) -> Result<Self, String> {
+        // Empty is not set; a list of nothing is not taken for all.
+        if !list.is_empty() && entries(list).next().is_none() {
+            return Err(
+                "a list without an entry, expected patterns separated by commas, or nothing".into(),
+            );
+        }
         let globs = entries(list)
             .map(|entry| {
                 Glob::new(entry)

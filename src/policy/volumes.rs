@@ -100,7 +100,7 @@ pub(super) fn has_account_token(volume: &Volume) -> bool {
 
 /// The Secrets that are named anywhere in a volume. Every type that has one calls it `secretName`, or
 /// `…secret…` with a `name`: `secret`, `projected`, `csi`, `azureFile`, `cephfs`, `rbd`, …
-pub(super) fn secrets(volume: &Volume) -> Vec<String> {
+pub(crate) fn secrets(volume: &Volume) -> Vec<String> {
     let mut found = Vec::new();
     collect(
         &serde_json::to_value(volume).unwrap_or_default(),
@@ -113,6 +113,10 @@ fn collect(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
             for (field, value) in fields {
+                // A driver's parameters are no names of Secrets.
+                if field == "volumeAttributes" {
+                    continue;
+                }
                 if field.to_ascii_lowercase().contains("secret") {
                     let name = value.as_str().or_else(|| value["name"].as_str());
                     found.extend(name.map(str::to_owned));

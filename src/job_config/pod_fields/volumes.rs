@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
+use crate::job_config::files::VOLUME;
 use crate::job_config::labels;
 use crate::job_config::pod_parts::{Volume, VolumeMount};
 use crate::job_config::problem::{Problem, Problems, cited, quoted};
 use crate::job_config::reader::typed;
 use crate::job_config::reader::value::{Value, meant};
 
-/// The volume of /keptn, which every Pod has.
-const OWN_VOLUME: &str = "job-volume";
+/// As the segments of a path.
 const OWN_DIRECTORY: &str = "keptn";
 
 /// Some sources that a message can name; there are thirty.
@@ -28,9 +28,8 @@ pub(super) fn volumes(values: &[Value<'_>], problems: &mut Problems) -> Vec<Volu
         if let Some(name) = value.get("name")
             && name.parsed(labels::check_dns_label, problems).is_some()
         {
-            if volume.name == OWN_VOLUME {
-                let message =
-                    format!("`{OWN_VOLUME}` is the volume of /keptn, expected another name");
+            if volume.name == VOLUME {
+                let message = format!("`{VOLUME}` is the volume of /keptn, expected another name");
                 problems.add(name.error(message));
             } else if !names.insert(volume.name.clone()) {
                 let shown = cited(&volume.name);
@@ -117,9 +116,9 @@ pub(super) fn mounts(
 }
 
 fn unknown(at: &Value<'_>, name: &str, names: &[String]) -> Problem {
-    if name == OWN_VOLUME {
+    if name == VOLUME {
         return at.error(format!(
-            "`{OWN_VOLUME}` is at /keptn already, expected the name of one of the task's `volumes`"
+            "`{VOLUME}` is at /keptn already, expected the name of one of the task's `volumes`"
         ));
     }
     let known: Vec<&str> = names.iter().map(String::as_str).collect();

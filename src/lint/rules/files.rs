@@ -3,9 +3,7 @@
 use globset::Glob;
 
 use crate::job_config::Task;
-use crate::job_config::files::{FileEntry, ResultFile};
-
-const DIRECTORY: &str = "/keptn";
+use crate::job_config::files::{DIRECTORY, FileEntry, ResultFile};
 
 /// What is below /keptn when the task has run: its files, its volumes, and what it writes as its result.
 pub(super) struct Present {
@@ -174,7 +172,7 @@ mod tests {
 
     #[test]
     fn results_and_volumes_are_below_keptn_too() {
-        let config = "apiVersion: v2\nactions: [{tasks: [{image: i, resultFile: /keptn/out/r.json, \
+        let config = "apiVersion: v2\nactions: [{tasks: [{image: i, resultFile: /keptn/r.json, \
                       volumes: [{name: v, emptyDir: {}}], \
                       volumeMounts: [{name: v, mountPath: /keptn/cache}, {name: v, mountPath: /data}]}]}]";
         let config = crate::job_config::reader::read(config.as_bytes())
@@ -182,8 +180,8 @@ mod tests {
             .config;
         let present = Present::of(&config.actions[0].tasks[0]);
         for (text, lost) in [
-            ("/keptn/out/r.json", &[][..]),
-            ("/keptn/out", &[]),
+            ("/keptn/r.json", &[][..]),
+            ("/keptn", &[]),
             ("/keptn/out/other", &["out/other"]),
             ("/keptn/cache/x", &[]),
             ("/keptn/data", &["data"]),

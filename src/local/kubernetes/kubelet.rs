@@ -191,6 +191,7 @@ impl Sandbox<'_> {
         if stop.is_cancelled() {
             return false;
         }
+        self.begins_termination_message(container);
         let started = self.cluster.now();
         self.shows(part, container, &json!({"running": {"startedAt": started}}));
         let output = Output {
@@ -218,15 +219,26 @@ impl Sandbox<'_> {
         code == 0
     }
 
-    /// What the container wrote to the file that its Pod names, where that is on one of its volumes.
-    fn termination_message(&self, container: &core::Container) -> Option<String> {
+    /// The file that its Pod names for the container's message, where that is on one of its volumes.
+    fn message_file(&self, container: &core::Container) -> Option<PathBuf> {
         let path = container.termination_message_path.as_deref()?;
         let mounts = self.mounts(container);
-        let mut files = mounts.iter().filter_map(|mount| {
+        mounts.iter().find_map(|mount| {
             let below = path.strip_prefix(&mount.path)?.strip_prefix('/')?;
-            std::fs::read(mount.directory.join(below)).ok()
-        });
-        let mut message = files.next()?;
+            Some(mount.directory.join(below))
+        })
+    }
+
+    /// A kubelet puts an empty file there, whatever was there before.
+    fn begins_termination_message(&self, container: &core::Container) {
+        if let Some(file) = self.message_file(container) {
+            std::fs::write(file, "").ok();
+        }
+    }
+
+    /// What the container wrote to it.
+    fn termination_message(&self, container: &core::Container) -> Option<String> {
+        let mut message = std::fs::read(self.message_file(container)?).ok()?;
         message.truncate(MESSAGE_BYTES);
         (!message.is_empty()).then(|| String::from_utf8_lossy(&message).into_owned())
     }
