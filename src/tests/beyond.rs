@@ -227,3 +227,56 @@ async fn what_a_task_must_not_have_is_refused_before_any_job() {
       Task 't' failed: could not prepare env for job job-executor-service-job-63901ce9feac643e6063c82e-000-001: could not add env with name private, valueFrom secret: secret "private" is not allowed (ALLOWED_SECRETS of the service)
     "#);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_event_whose_task_was_moved_to_another_namespace_meanwhile_runs_once() {
+    let config =
+        |fields: &str| config(&task("t", fields)).replace("events:", "silent: true\n    events:");
+    let service = Tester::with(&config("cmd: [x]"), &OTHER).await;
+    service.receives_triggered().await;
+    service.cluster.all_reported().await;
+    let moved = config("namespace: other");
+    service.keptn.has("dev/svc", "job/config.yaml", moved);
+    service.receives_triggered().await;
+    assert_snapshot!(service.finish().await, @"job created: t JOB-000-001");
+}
+
+#[tokio::test(start_paused = true)]
+async fn permissions_that_are_taken_away_end_the_task_with_the_reason() {
+    let tasks = [task("here", "cmd: [x]"), task("there", "namespace: other")];
+    let mut service = Tester::with(&config(&tasks.concat()), &OTHER).await;
+    service.cluster.task("there").never_ends();
+    service.receives_triggered().await;
+    service.cluster.has_jobs(2).await;
+    service.cluster.forbids_the_other_namespace();
+    service.crashes().await;
+    service.answers(2).await;
+    assert_snapshot!(service.transcript.text(), @r#"
+    job created: here JOB-000-001
+    event sh.keptn.event.test.started
+    job created: there JOB-000-002
+    event sh.keptn.event.test.finished errored fail: Task 'there' failed: jobs.batch is forbidden: User "jes" cannot do this⏎⏎Task 'here' finished successfully!⏎⏎Logs:⏎⏎⏎
+    "#);
+    assert_eq!(service.keptn.events().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_record_brings_is_held_to_the_settings_of_now() {
+    let tasks = [
+        task("first", "cmd: [x]"),
+        task("second", "env: [{name: creds, valueFrom: secret}]"),
+    ];
+    let mut service = Tester::start(&config(&tasks.concat())).await;
+    service.cluster.task("first").never_ends();
+    service.receives_triggered().await;
+    service.cluster.has_jobs(1).await;
+    service.settings = vec!["--allowed-secrets=others-*".into()];
+    service.crashes().await;
+    service.cluster.task("first").ends();
+    service.answers(2).await;
+    assert_snapshot!(service.finish().await, @r#"
+    job created: first JOB-000-001
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished errored fail: Task 'second' failed: secret "creds" is not allowed (ALLOWED_SECRETS of the service)⏎⏎Task 'first' finished successfully!⏎⏎Logs:⏎⏎⏎
+    "#);
+}
