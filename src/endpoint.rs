@@ -54,6 +54,8 @@ impl Endpoint {
         let router = Router::new()
             .route("/livez", get(|| async { "ok" }))
             .route("/readyz", get(readyz))
+            // As the original's 0.1.8 had it.
+            .route("/ready", get(readyz))
             .route("/health", get(health));
         let router = if path == "/" {
             router.fallback_service(events.with_state(Arc::clone(&state)))
