@@ -411,7 +411,7 @@ mod tests {
         .join("\n");
         insta::assert_snapshot!(report, @r#"
         error: invalid value 'x' for '--rcv-port <RCV_PORT>': expected a port number from 0 (any free one) to 65535
-        error: invalid value 'x' for '--rcv-path <RCV_PATH>': expected a path such as `/` or `/events`, other than /livez, /readyz and /health
+        error: invalid value 'x' for '--rcv-path <RCV_PATH>': expected a path such as `/` or `/events`, other than /livez, /ready, /readyz and /health
         error: invalid value '1' for '--max-body-bytes <MAX_BODY_BYTES>': expected a number from 1024 to 4194304
         error: invalid value 'localhost:8080' for '--configuration-service <CONFIGURATION_SERVICE>': expected an address such as `http://localhost:8080/path`
         error: invalid value 'x' for '--keptn-event-endpoint <KEPTN_EVENT_ENDPOINT>': relative URL without a base, expected an address such as `http://localhost:8080/path`

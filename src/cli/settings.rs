@@ -348,11 +348,11 @@ fn seconds(text: &str) -> Result<u32, String> {
 
 fn http_path(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
-    let taken = ["/livez", "/readyz", "/health"];
+    let taken = ["/livez", "/ready", "/readyz", "/health"];
     if text.starts_with('/') && text.bytes().all(plain) && !taken.contains(&text) {
         return Ok(text.to_owned());
     }
-    Err("expected a path such as `/` or `/events`, other than /livez, /readyz and /health".into())
+    Err("expected a path such as `/` or `/events`, other than /livez, /ready, /readyz and /health".into())
 }
 
 fn label_value(text: &str) -> Result<String, String> {
