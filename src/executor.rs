@@ -22,6 +22,7 @@ use crate::event::answer::{self, Answer, Section, TimeFrame, Verdict};
 use crate::job_config::fields::OnFailure;
 use crate::keptn::answers::{Answers, Sent};
 use crate::keptn::event_store::Stored;
+use crate::metrics::{Ended, Metrics};
 use crate::report::{self, ContainerLog, Ending, TaskReport};
 use crate::run::{Place, Run, RunAction, Work};
 use crate::slots::Turn;
@@ -43,6 +44,7 @@ const MARKS_AT_ONCE: usize = 8;
 pub(crate) struct Executor {
     cluster: Cluster,
     answers: Answers,
+    metrics: Metrics,
 }
 
 /// Where a run stands when its execution begins.
@@ -115,8 +117,12 @@ impl Course {
 }
 
 impl Executor {
-    pub(crate) fn new(cluster: Cluster, answers: Answers) -> Self {
-        Self { cluster, answers }
+    pub(crate) fn new(cluster: Cluster, answers: Answers, metrics: Metrics) -> Self {
+        Self {
+            cluster,
+            answers,
+            metrics,
+        }
     }
 
     async fn execute(&self, run: &Run, turn: Turn, course: &Course) {
@@ -125,6 +131,8 @@ impl Executor {
         }
         let (started, done) =
             tokio::join!(self.announce(run, course), self.work(run, turn, course));
+        let ends = done.iter().filter_map(|done| done.job.as_ref()?.1.finished);
+        let last_end = ends.max();
         let places = if course.taken_over {
             all_places(run)
         } else {
@@ -137,6 +145,9 @@ impl Executor {
                 }
                 let mark = self.conclude(run, &places);
                 self.answers.deliver(finished, course.finished, mark).await;
+                if let Some(end) = last_end {
+                    self.metrics.answered(end);
+                }
             }
             None => self.conclude(run, &places).await,
         }
@@ -188,8 +199,13 @@ impl Executor {
                 if course.has_passed(place, &places[index + 1..]) {
                     task.ending = Ending::Succeeded;
                 }
-                let fails = place.task.on_failure == OnFailure::Fail;
-                failed |= fails && task.ending != Ending::Succeeded;
+                let ended = match (&task.ending, place.task.on_failure) {
+                    (Ending::Succeeded, _) => Ended::Succeeded,
+                    (Ending::Failed(_), OnFailure::Warn) => Ended::Warned,
+                    (Ending::Failed(_), OnFailure::Fail) => Ended::Failed,
+                };
+                self.metrics.task(ended);
+                failed |= ended == Ended::Failed;
                 done.push(task);
             }
         }

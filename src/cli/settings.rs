@@ -72,6 +72,10 @@ pub(crate) struct ServeSettings {
     #[command(flatten)]
     pub(crate) tasks: TaskSettings,
 
+    /// Port of /metrics; empty for none.
+    #[arg(long, env = "ADMIN_PORT", value_name = "ADMIN_PORT", value_parser = port)]
+    pub(crate) admin_port: Option<u16>,
+
     /// Name of the service's own Pod, from the downward API.
     #[arg(long, env = "POD_NAME", value_name = "POD_NAME")]
     pub(crate) pod_name: Option<String>,
