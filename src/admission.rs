@@ -28,6 +28,7 @@ use crate::keptn::answers::Sent;
 use crate::keptn::error_log::ErrorLog;
 use crate::keptn::event_store::{LAG, Stored};
 use crate::keptn::resources::Resources;
+use crate::metrics::{Fetched, Metrics};
 use crate::policy::Policy;
 use crate::report::{self, Ending, TaskReport};
 use crate::resolve::{Resolver, TaskDefaults};
@@ -64,6 +65,7 @@ pub(crate) struct Admission {
     pub(crate) defaults: TaskDefaults,
     /// Tells the runs of several installations in one namespace apart.
     pub(crate) installation: String,
+    pub(crate) metrics: Metrics,
     pub(crate) under_way: UnderWay,
 }
 
@@ -160,7 +162,13 @@ impl Admission {
                 "the event has no `data.project`, so it has no config".into(),
             );
         }
-        let config = match config::find(&self.resources, &event).await {
+        let found = config::find(&self.resources, &event).await;
+        self.metrics.config(match &found {
+            Ok(Some(_)) => Fetched::Found,
+            Ok(None) => Fetched::Absent,
+            Err(_) => Fetched::Failed,
+        });
+        let config = match found {
             Ok(Some(config)) => config,
             Ok(None) => {
                 info!("no {CONFIG_URI} on service, stage or project level, nothing to do");

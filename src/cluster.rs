@@ -21,7 +21,9 @@ use kube::Client;
 use kube::client::ClientBuilder;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tower::BoxError;
 use tower::timeout::TimeoutLayer;
+use tower::util::MapResultLayer;
 
 pub(crate) use found::{Found, Listing, Progress, Sighting, Told};
 pub(crate) use leadership::{Identity, Leadership, Standing};
@@ -31,6 +33,7 @@ pub(crate) use outcome::TaskEnd;
 pub(crate) use own_pod::{OwnAccount, OwnPod};
 pub(crate) use watch::News;
 
+use crate::metrics::Metrics;
 use crate::report::{ContainerLog, Ending};
 use crate::run::{Place, RunId, job_name};
 use calls::CALL_TIMEOUT;
@@ -51,6 +54,7 @@ pub(crate) struct Cluster {
     /// In which Jobs run: that one, and those that tasks may ask for.
     namespaces: Arc<BTreeMap<String, Namespace>>,
     settings: Arc<JobSettings>,
+    metrics: Metrics,
 }
 
 /// What became of creating a Job that may have been created before.
@@ -68,10 +72,17 @@ pub(crate) enum Created {
 pub(crate) struct Refused(pub(crate) String);
 
 /// A client whose calls all end, each once: which are tried again is decided call by call.
-pub(crate) fn connect(mut config: kube::Config) -> kube::Result<Client> {
+pub(crate) fn connect(mut config: kube::Config, metrics: &Metrics) -> kube::Result<Client> {
     config.default_retry = false;
+    let metrics = metrics.clone();
+    let count = MapResultLayer::new(move |result: Result<http::Response<_>, BoxError>| {
+        let code = result.as_ref().ok();
+        metrics.request(code.map(|response| response.status().as_u16()));
+        result
+    });
     Ok(ClientBuilder::try_from(config)?
         .with_layer(&time_limit())
+        .with_layer(&count)
         .build())
 }
 
@@ -88,6 +99,7 @@ impl Cluster {
         namespace: String,
         others: impl IntoIterator<Item = String>,
         settings: JobSettings,
+        metrics: Metrics,
     ) -> Self {
         let of = |name: String, needed| {
             let namespace = Namespace::new(&client, &name, needed);
@@ -103,6 +115,7 @@ impl Cluster {
             namespace,
             namespaces: Arc::new(namespaces),
             settings: Arc::new(settings),
+            metrics,
         }
     }
 
@@ -125,7 +138,7 @@ impl Cluster {
             let watch = namespace.watch.clone();
             // In its own namespace the Lease tells installations apart.
             let home = (*name != self.namespace).then_some(self.namespace.as_str());
-            watch.run(client, name, managed_by, home, teller)
+            watch.run(client, name, managed_by, home, teller, self.metrics.clone())
         });
         join_all(watches).await;
     }

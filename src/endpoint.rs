@@ -19,6 +19,7 @@ use tracing::{debug, info};
 
 use crate::admission::{Admission, Admitted};
 use crate::event::content_mode::{DecodeError, decode};
+use crate::metrics::{Metrics, Outcome};
 use body::{BodyError, Limits};
 use connections::Arrival;
 pub(crate) use connections::accept;
@@ -29,6 +30,7 @@ const SENDER_PATIENCE: Duration = Duration::from_secs(4);
 pub(crate) struct Endpoint {
     admission: Arc<Admission>,
     limits: Limits,
+    metrics: Metrics,
     ready: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
@@ -37,11 +39,13 @@ impl Endpoint {
     pub(crate) fn new(
         admission: Arc<Admission>,
         max_body_bytes: usize,
+        metrics: Metrics,
         ready: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         Self {
             admission,
             limits: Limits::new(max_body_bytes),
+            metrics,
             ready: Box::new(ready),
         }
     }
@@ -80,7 +84,10 @@ async fn receive(State(endpoint): State<Arc<Endpoint>>, request: Request<Body>) 
     let (head, body) = request.into_parts();
     let (body, memory) = match endpoint.limits.read(&head.headers, body).await {
         Ok(read) => read,
-        Err(error) => return refused_body(&error, endpoint.limits.max_body_bytes),
+        Err(error) => {
+            endpoint.metrics.event(Outcome::Invalid);
+            return refused_body(&error, endpoint.limits.max_body_bytes);
+        }
     };
     if let Some(arrival) = head.extensions.get::<Arrival>() {
         arrival.is_complete();
@@ -88,9 +95,11 @@ async fn receive(State(endpoint): State<Arc<Endpoint>>, request: Request<Body>) 
     let events = match decode(&head.headers, &body) {
         Ok(events) => events,
         Err(DecodeError::UnsupportedMediaType(reason)) => {
+            endpoint.metrics.event(Outcome::Invalid);
             return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason);
         }
         Err(DecodeError::Invalid(invalid)) => {
+            endpoint.metrics.event(Outcome::Invalid);
             return text(StatusCode::BAD_REQUEST, invalid.to_string());
         }
     };
@@ -102,11 +111,14 @@ async fn receive(State(endpoint): State<Arc<Endpoint>>, request: Request<Body>) 
             Ok(event) => {
                 admissions.push(endpoint.admission.admit(event, Arc::clone(&memory)));
             }
-            Err(error) => invalid.push(error.to_string()),
+            Err(error) => {
+                endpoint.metrics.event(Outcome::Invalid);
+                invalid.push(error.to_string());
+            }
         }
     }
     drop(memory);
-    let answer = told(admissions, received + SENDER_PATIENCE).await;
+    let answer = told(&endpoint.metrics, admissions, received + SENDER_PATIENCE).await;
     if invalid.is_empty() {
         return answer;
     }
@@ -117,7 +129,11 @@ async fn receive(State(endpoint): State<Arc<Endpoint>>, request: Request<Body>) 
 }
 
 /// The answer for all events of a request: the one that asks most of the sender.
-async fn told(admissions: Vec<watch::Receiver<Option<Admitted>>>, until: Instant) -> Response {
+async fn told(
+    metrics: &Metrics,
+    admissions: Vec<watch::Receiver<Option<Admitted>>>,
+    until: Instant,
+) -> Response {
     let mut status = StatusCode::OK;
     let mut reasons = Vec::new();
     for mut admission in admissions {
@@ -125,16 +141,21 @@ async fn told(admissions: Vec<watch::Receiver<Option<Admitted>>>, until: Instant
             Ok(Ok(admitted)) => admitted.clone().unwrap_or(Admitted::Panicked),
             Ok(Err(_)) => Admitted::Panicked,
             Err(_) => {
+                metrics.event(Outcome::Late);
                 let reason = "the event could not be made durable in time; this goes on";
                 let retry = [(RETRY_AFTER, "5")];
                 return (StatusCode::SERVICE_UNAVAILABLE, retry, reason).into_response();
             }
         };
-        let (of_event, reason) = match admitted {
-            Admitted::Nothing(reason) => (StatusCode::OK, reason),
-            Admitted::Accepted(reason) => (StatusCode::ACCEPTED, reason),
-            Admitted::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal error".into()),
+        let (of_event, outcome, reason) = match admitted {
+            Admitted::Nothing(reason) => (StatusCode::OK, Outcome::Nothing, reason),
+            Admitted::Accepted(reason) => (StatusCode::ACCEPTED, Outcome::Accepted, reason),
+            Admitted::Panicked => {
+                let code = StatusCode::INTERNAL_SERVER_ERROR;
+                (code, Outcome::Panicked, "internal error".into())
+            }
         };
+        metrics.event(outcome);
         status = status.max(of_event);
         reasons.push(reason);
     }

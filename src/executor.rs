@@ -22,6 +22,7 @@ use crate::event::answer::{self, Answer, Section, TimeFrame, Verdict};
 use crate::job_config::fields::OnFailure;
 use crate::keptn::answers::{Answers, Sent};
 use crate::keptn::event_store::Stored;
+use crate::metrics::{Ended, Metrics};
 use crate::policy::Policy;
 use crate::report::{self, ContainerLog, Ending, TaskReport};
 use crate::run::{Place, Run, RunAction, Work};
@@ -45,6 +46,7 @@ pub(crate) struct Executor {
     cluster: Cluster,
     answers: Answers,
     rules: Permitted,
+    metrics: Metrics,
 }
 
 /// What tasks may be, for those that a run record brings.
@@ -122,11 +124,17 @@ impl Course {
 }
 
 impl Executor {
-    pub(crate) fn new(cluster: Cluster, answers: Answers, rules: Permitted) -> Self {
+    pub(crate) fn new(
+        cluster: Cluster,
+        answers: Answers,
+        rules: Permitted,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             cluster,
             answers,
             rules,
+            metrics,
         }
     }
 
@@ -136,6 +144,8 @@ impl Executor {
         }
         let (started, (done, results)) =
             tokio::join!(self.announce(run, course), self.work(run, turn, course));
+        let ends = done.iter().filter_map(|done| done.job.as_ref()?.1.finished);
+        let last_end = ends.max();
         let places = if course.taken_over {
             all_places(run)
         } else {
@@ -148,6 +158,9 @@ impl Executor {
                 }
                 let mark = self.conclude(run, &places);
                 self.answers.deliver(finished, course.finished, mark).await;
+                if let Some(end) = last_end {
+                    self.metrics.answered(end);
+                }
             }
             None => self.conclude(run, &places).await,
         }
@@ -208,8 +221,13 @@ impl Executor {
                 if course.has_passed(place, &places[index + 1..]) {
                     task.ending = Ending::Succeeded;
                 }
-                let fails = place.task.on_failure == OnFailure::Fail;
-                failed |= fails && task.ending != Ending::Succeeded;
+                let ended = match (&task.ending, place.task.on_failure) {
+                    (Ending::Succeeded, _) => Ended::Succeeded,
+                    (Ending::Failed(_), OnFailure::Warn) => Ended::Warned,
+                    (Ending::Failed(_), OnFailure::Fail) => Ended::Failed,
+                };
+                self.metrics.task(ended);
+                failed |= ended == Ended::Failed;
                 done.push(task);
             }
         }

@@ -26,7 +26,7 @@
 //!
 //! 1. `event`, `job_config`, `policy`, `resolve`, `run`, `report`, `explain` and the modules below `lint` do
 //!    no I/O, are not async, and name neither kube, axum nor reqwest.
-//! 2. Only `cluster` names Kubernetes (and `job_config::pod_parts` some of its types, as data), only `keptn` sends HTTP requests, only `endpoint` answers them; and
+//! 2. Only `cluster` names Kubernetes (and `job_config::pod_parts` some of its types, as data), only `keptn` sends HTTP requests, only `endpoint` and `admin` answer them; and
 //!    `local`, which is the other side of all three. `cli` and `serve` see all, to wire them. Nothing of the
 //!    service knows `local`.
 //! 3. Calls go one way: endpoint → admission → executor → cluster, keptn.
@@ -46,6 +46,7 @@ mod cli;
 mod rules;
 mod serve;
 
+mod admin;
 mod endpoint;
 mod event;
 
@@ -63,6 +64,7 @@ mod cluster;
 mod keptn;
 
 mod init_container;
+mod metrics;
 mod telemetry;
 mod terminal;
 

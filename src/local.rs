@@ -27,6 +27,7 @@ use crate::cluster::Identity;
 use crate::endpoint::{Body, Router};
 use crate::job_config::fields::Image;
 use crate::keptn::addresses::Addresses;
+use crate::metrics::Metrics;
 use crate::serve::{Outside, Service};
 use keptn::Keptn;
 use kubernetes::{Kubernetes, Observer, Parts};
@@ -99,6 +100,7 @@ impl Desk {
             client: kubernetes.client(&namespace),
             identity: Identity::of_this_process(&namespace, None),
             account: None,
+            metrics: Metrics::default(),
             namespace,
             keptn: keptn.transport(),
         };

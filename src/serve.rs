@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::admin;
 use crate::admission::{Admission, UnderWay};
 use crate::cli::{ServeSettings, TaskSettings};
 use crate::cluster::{self, Cluster, Identity, Leadership, OwnAccount, OwnPod};
@@ -24,6 +25,7 @@ use crate::keptn::error_log::{ErrorLog, Here};
 use crate::keptn::event_store::EventStore;
 use crate::keptn::resources::Resources;
 use crate::keptn::{self, Certificates, Http, Transport};
+use crate::metrics::Metrics;
 use crate::rules::{Known, Rules};
 use crate::slots::Slots;
 use crate::telemetry;
@@ -46,6 +48,7 @@ pub(crate) struct Outside {
     /// Who this service is to the API server, where it is one of its accounts.
     pub(crate) account: Option<OwnAccount>,
     pub(crate) keptn: Transport,
+    pub(crate) metrics: Metrics,
 }
 
 /// The service, ready to run.
@@ -70,9 +73,20 @@ pub(crate) fn main(settings: &ServeSettings) -> anyhow::Result<()> {
     let served = runtime.block_on(async {
         let stop = CancellationToken::new();
         stop_at_signal(stop.clone())?;
-        let listener = listener(settings.rcv_port).await?;
+        let listener = listener("RCV_PORT", settings.rcv_port).await?;
+        let metrics = Metrics::default();
+        if let Some(port) = settings.admin_port {
+            let listener = self::listener("ADMIN_PORT", port).await?;
+            let router = admin::router(&metrics);
+            tokio::spawn(endpoint::accept(
+                listener,
+                router,
+                TaskTracker::new(),
+                stop.clone(),
+            ));
+        }
         let started = async {
-            let outside = Outside::connecting(settings).await?;
+            let outside = Outside::connecting(settings, metrics).await?;
             Ok(Some(Service::new(settings, outside, stop.clone()).await))
         };
         // The API server may be away for long.
@@ -90,26 +104,28 @@ pub(crate) fn main(settings: &ServeSettings) -> anyhow::Result<()> {
     served
 }
 
-async fn listener(port: u16) -> anyhow::Result<TcpListener> {
+async fn listener(setting: &str, port: u16) -> anyhow::Result<TcpListener> {
     match TcpListener::bind((std::net::Ipv6Addr::UNSPECIFIED, port)).await {
         Ok(listener) => Ok(listener),
         // Where the machine has no IPv6.
         Err(_) => TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port))
             .await
-            .with_context(|| format!("cannot listen on RCV_PORT {port}")),
+            .with_context(|| format!("cannot listen on {setting} {port}")),
     }
 }
 
 impl Outside {
-    async fn connecting(settings: &ServeSettings) -> anyhow::Result<Self> {
+    async fn connecting(settings: &ServeSettings, metrics: Metrics) -> anyhow::Result<Self> {
         let config = kube::Config::infer().await.context(
             "no Kubernetes cluster: neither a kubeconfig nor a service account was found",
         )?;
         let own_namespace = config.default_namespace.clone();
-        let client = cluster::connect(config).context("cannot use the Kubernetes configuration")?;
+        let client = cluster::connect(config, &metrics)
+            .context("cannot use the Kubernetes configuration")?;
         let account = OwnAccount::ask(client.clone()).await;
         Ok(Self {
             account,
+            metrics,
             ..Self::of(settings, client, &own_namespace)?
         })
     }
@@ -127,6 +143,7 @@ impl Outside {
             account: None,
             keptn: keptn::connecting(settings.access.certificates)
                 .context("cannot make the HTTP client for Keptn")?,
+            metrics: Metrics::default(),
         })
     }
 }
@@ -157,19 +174,23 @@ impl Service {
             attempts.clone(),
             stop.clone(),
             leadership.doubt(),
-        );
-        let error_log = ErrorLog::new(
-            over(ErrorLog::TIMEOUT),
-            endpoint.clone(),
-            Here {
-                namespace: client.default_namespace().to_owned(),
-                pod: settings.pod_name.clone(),
-            },
-            attempts.clone(),
-            stop.clone(),
-        );
+        )
+        .counted_in(outside.metrics.clone());
+        let here = Here {
+            namespace: client.default_namespace().to_owned(),
+            pod: settings.pod_name.clone(),
+        };
+        let http = over(ErrorLog::TIMEOUT);
+        let (tasks, stopping) = (attempts.clone(), stop.clone());
+        let error_log = ErrorLog::new(http, endpoint.clone(), here, tasks, stopping);
         let others = rules.policy.namespaces.iter().cloned();
-        let cluster = Cluster::new(client, namespace.clone(), others, rules.jobs);
+        let cluster = Cluster::new(
+            client,
+            namespace.clone(),
+            others,
+            rules.jobs,
+            outside.metrics.clone(),
+        );
         let halt = CancellationToken::new();
         let runs = Arc::new(Runs::new(
             Executor::new(
@@ -179,6 +200,7 @@ impl Service {
                     policy: rules.policy.clone(),
                     account: rules.defaults.service_account.clone(),
                 },
+                outside.metrics.clone(),
             ),
             cluster.clone(),
             leadership.clone(),
@@ -203,12 +225,18 @@ impl Service {
             policy: rules.policy,
             defaults: rules.defaults,
             installation: settings.tasks.full_deployment_name.clone(),
+            metrics: outside.metrics.clone(),
             under_way,
         });
         let (of_ready, stopping) = (Arc::clone(&runs), stop.clone());
         let ready = move || of_ready.is_ready() && !stopping.is_cancelled();
-        let router = Endpoint::new(admission, settings.max_body_bytes as usize, ready)
-            .router(&settings.rcv_path);
+        let router = Endpoint::new(
+            admission,
+            settings.max_body_bytes as usize,
+            outside.metrics,
+            ready,
+        )
+        .router(&settings.rcv_path);
         info!(
             port = settings.rcv_port,
             path = settings.rcv_path,

@@ -20,6 +20,7 @@ mod faults;
 mod init_container;
 mod keptn;
 mod kubernetes;
+mod metrics;
 mod oauth;
 mod podman;
 mod project;
@@ -47,6 +48,7 @@ use tower::ServiceExt;
 use crate::cli;
 use crate::cluster::Identity;
 use crate::endpoint::accept;
+use crate::metrics::Metrics;
 use crate::serve::{Outside, Service};
 use keptn::Keptn;
 use kubernetes::Kubernetes;
@@ -92,6 +94,7 @@ struct Process {
     stop: CancellationToken,
     service: JoinHandle<anyhow::Result<()>>,
     wire: Wire,
+    metrics: Metrics,
 }
 
 /// For everything that a scenario waits for; far more than it takes, most of it on a paused clock.
@@ -212,8 +215,10 @@ impl Process {
         // As a variable that is set to nothing.
         arguments.retain(|argument| argument != "--configuration-service=");
         let settings = cli::serve_settings(&arguments);
+        let metrics = Metrics::default();
         let outside = Outside {
             account: None,
+            metrics: metrics.clone(),
             client: cluster.client(&wire),
             namespace: "keptn".into(),
             identity: Identity::of_this_process("keptn", Some(pod)),
@@ -227,6 +232,7 @@ impl Process {
             stop,
             service: tokio::spawn(service.run(None)),
             wire,
+            metrics,
         }
     }
 

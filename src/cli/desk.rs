@@ -325,6 +325,7 @@ impl ServeSettings {
             max_concurrent_runs: Self::MAX_CONCURRENT_RUNS,
             init_container_image: Some(init_container_image),
             tasks,
+            admin_port: None,
             pod_name: None,
             log_level: String::new(),
             log_format: None,

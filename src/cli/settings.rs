@@ -73,6 +73,10 @@ pub(crate) struct ServeSettings {
     #[command(flatten)]
     pub(crate) tasks: TaskSettings,
 
+    /// Port of /metrics; empty for none.
+    #[arg(long, env = "ADMIN_PORT", value_name = "ADMIN_PORT", value_parser = port)]
+    pub(crate) admin_port: Option<u16>,
+
     /// Name of the service's own Pod, from the downward API.
     #[arg(long, env = "POD_NAME", value_name = "POD_NAME", value_parser = pod_name)]
     pub(crate) pod_name: Option<String>,
@@ -352,7 +356,10 @@ fn http_path(text: &str) -> Result<String, String> {
     if text.starts_with('/') && text.bytes().all(plain) && !taken.contains(&text) {
         return Ok(text.to_owned());
     }
-    Err("expected a path such as `/` or `/events`, other than /livez, /ready, /readyz and /health".into())
+    Err(
+        "expected a path such as `/` or `/events`, other than /livez, /ready, /readyz and /health"
+            .into(),
+    )
 }
 
 fn label_value(text: &str) -> Result<String, String> {

@@ -25,6 +25,7 @@ use super::found::Sighting;
 use super::names;
 use super::namespace::Needed;
 use super::outcome::{JobSeen, Limits, PodSeen, Seen, TaskEnd};
+use crate::metrics::{Metrics, Watched};
 use crate::telemetry::error_chain;
 
 /// The label that the Job controller puts on each Pod.
@@ -307,6 +308,7 @@ impl Watch {
         managed_by: &str,
         home: Option<&str>,
         teller: Teller,
+        metrics: Metrics,
     ) {
         // A Job whose answer is out leaves this watch, so that memory follows the work at hand and
         // not the Jobs that are kept.
@@ -326,8 +328,8 @@ impl Watch {
         let jobs_synced = watch::Sender::new(false);
         let pods_may_start = jobs_synced.subscribe();
         tokio::join!(
-            self.follow_jobs(jobs, jobs_synced, teller, namespace),
-            self.follow_pods(pods, pods_may_start)
+            self.follow_jobs(jobs, jobs_synced, teller, namespace, &metrics),
+            self.follow_pods(pods, pods_may_start, &metrics)
         );
     }
 
@@ -337,6 +339,7 @@ impl Watch {
         synced: watch::Sender<bool>,
         mut teller: Teller,
         namespace: &str,
+        metrics: &Metrics,
     ) where
         S: futures::Stream<Item = watcher::Result<Event<Job>>> + Unpin,
     {
@@ -348,6 +351,7 @@ impl Watch {
                 Ok(_) => interruption.works("Jobs"),
                 Err(error) => {
                     teller.failed(error, namespace);
+                    metrics.watch_restarts(Watched::Jobs);
                     interruption.failed("Jobs", error);
                 }
             }
@@ -377,8 +381,12 @@ impl Watch {
         }
     }
 
-    async fn follow_pods<S>(&self, mut events: S, mut may_start: watch::Receiver<bool>)
-    where
+    async fn follow_pods<S>(
+        &self,
+        mut events: S,
+        mut may_start: watch::Receiver<bool>,
+        metrics: &Metrics,
+    ) where
         S: futures::Stream<Item = watcher::Result<Event<Pod>>> + Unpin,
     {
         // The Pod of a Job that is not followed is of no interest, so the Jobs come first.
@@ -388,7 +396,10 @@ impl Watch {
             let event = events.try_next().await;
             match &event {
                 Ok(_) => interruption.works("Pods"),
-                Err(error) => interruption.failed("Pods", error),
+                Err(error) => {
+                    metrics.watch_restarts(Watched::Pods);
+                    interruption.failed("Pods", error);
+                }
             }
             match event {
                 Ok(Some(Event::InitApply(pod) | Event::Apply(pod))) => self.saw_pod(&pod),
@@ -500,7 +511,13 @@ mod tests {
         let (news, _) = mpsc::unbounded_channel();
         let teller = Teller::new(news, Lists::new(1), Needed::Always);
         watch
-            .follow_jobs(events, watch::Sender::new(false), teller, "keptn")
+            .follow_jobs(
+                events,
+                watch::Sender::new(false),
+                teller,
+                "keptn",
+                &Metrics::default(),
+            )
             .await;
         assert_eq!(state(&watch, "deleted"), JobSeen::Gone);
         assert_eq!(state(&watch, "kept"), JobSeen::Running);

@@ -160,6 +160,7 @@ impl Runs {
         };
         match created {
             Ok(Created::New) => {
+                self.executor.metrics.first_job(run.arrived);
                 match turn {
                     Some(turn) => {
                         let course = Course::begins(first, start, started);
@@ -301,6 +302,7 @@ impl Runs {
         );
         let runs = Arc::clone(self);
         let work = async move {
+            let _in_flight = runs.executor.metrics.run_begins();
             let execution = Box::pin(runs.executor.execute(&run, turn, &course));
             let Err(panic) = isolated(execution).await else {
                 return drop(claim);

@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::Http;
 use super::event_store::{EventStore, LAG, Stored};
+use super::{Answered, Http};
 use crate::event::answer::Answer;
+use crate::metrics::{Delivery, Metrics};
 use crate::report;
 use crate::telemetry::error_chain;
 
@@ -35,6 +36,7 @@ pub(crate) struct Answers {
     http: Http,
     endpoint: Url,
     store: EventStore,
+    metrics: Metrics,
     /// Bytes of a whole event.
     max_bytes: usize,
     /// What must not be cut at a shutdown: an attempt under way, with the note of its success.
@@ -80,11 +82,16 @@ impl Answers {
             http,
             endpoint,
             store,
+            metrics: Metrics::default(),
             max_bytes,
             attempts,
             stopping,
             doubt,
         }
+    }
+
+    pub(crate) fn counted_in(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Bytes of logs that are worth keeping.
@@ -195,7 +202,13 @@ impl Answers {
             HeaderValue::from_static("application/cloudevents+json"),
         );
         *request.body_mut() = Some(body.into());
-        let status = match self.http.send(request, MAX_REPLY).await {
+        let answered = self.http.send(request, MAX_REPLY).await;
+        let is_taken = |answered: &Answered| answered.status.is_success();
+        self.metrics.delivery(match &answered {
+            Ok(answered) if is_taken(answered) => Delivery::Taken,
+            _ => Delivery::Refused,
+        });
+        let status = match answered {
             Ok(answered) => answered.status,
             Err(error) => {
                 return Err(NotTaken {

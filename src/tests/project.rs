@@ -79,7 +79,7 @@ fn the_invariants_of_the_modules_hold() {
             &["keptn", "cli", "serve", "init_container", "local"],
             &["reqwest"],
         );
-        refuse(&["endpoint", "local"], &["axum::"]);
+        refuse(&["admin", "endpoint", "local"], &["axum::"]);
         refuse(&["cli", "local"], &["crate::local"]);
         let pages = [
             "cluster/found",
