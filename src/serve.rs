@@ -209,16 +209,11 @@ impl Service {
         ));
         let under_way = UnderWay::default();
         let admissions = under_way.tasks.clone();
+        let access = &settings.access;
+        let credentials = Credentials::new(access.token.clone(), access.oauth.clone(), &keptn);
+        let http = over(RESOURCE_TIMEOUT);
         let admission = Arc::new(Admission {
-            resources: Resources::new(
-                over(RESOURCE_TIMEOUT),
-                settings.resources(),
-                Credentials::new(
-                    settings.access.token.clone(),
-                    settings.access.oauth.clone(),
-                    &keptn,
-                ),
-            ),
+            resources: Resources::new(http, settings.resources(), credentials),
             error_log: Arc::new(error_log),
             cluster,
             runs: Arc::clone(&runs),
