@@ -22,7 +22,7 @@ use crate::event::answer::{self, Answer, Section, TimeFrame, Verdict};
 use crate::job_config::fields::OnFailure;
 use crate::keptn::answers::{Answers, Sent};
 use crate::keptn::event_store::Stored;
-use crate::report::{self, ContainerLog, Ending, TaskReport};
+use crate::report::{self, ContainerLog, Ending, Masks, TaskReport};
 use crate::run::{Place, Run, RunAction, Work};
 use crate::slots::Turn;
 
@@ -36,6 +36,10 @@ const BETWEEN_ANSWERS: Duration = Duration::from_millis(500);
 /// Results of tasks get half of an answer at most, the logs need room too.
 const RESULTS_SHARE: usize = 2;
 
+/// Of the bytes of an answer, what the logs of a run may take of memory before they are cut to fit: a task that
+/// prints much is to have the room that others leave.
+const LOGS_SHARE: usize = 4;
+
 /// A run may have hundreds of Jobs.
 const MARKS_AT_ONCE: usize = 8;
 
@@ -43,6 +47,7 @@ const MARKS_AT_ONCE: usize = 8;
 pub(crate) struct Executor {
     cluster: Cluster,
     answers: Answers,
+    masks: Masks,
 }
 
 /// Where a run stands when its execution begins.
@@ -115,8 +120,12 @@ impl Course {
 }
 
 impl Executor {
-    pub(crate) fn new(cluster: Cluster, answers: Answers) -> Self {
-        Self { cluster, answers }
+    pub(crate) fn new(cluster: Cluster, answers: Answers, masks: Masks) -> Self {
+        Self {
+            cluster,
+            answers,
+            masks,
+        }
     }
 
     async fn execute(&self, run: &Run, turn: Turn, course: &Course) {
@@ -213,8 +222,10 @@ impl Executor {
         // The next task does not wait for the logs of this one.
         let heard = place.run.is_answered() && !place.action.silent;
         let logs = heard.then(|| {
-            let room = self.answers.max_bytes() / place.run.task_count().max(1);
-            tokio::spawn(self.cluster.logs(place, &end, room).in_current_span())
+            let (all, tasks) = (self.answers.max_bytes(), place.run.task_count().max(1));
+            let room = all.min(all * LOGS_SHARE / tasks);
+            let logs = self.cluster.logs(place, &end, room, &self.masks);
+            tokio::spawn(logs.in_current_span())
         });
         let (result, ending) = task_result::of(&end, place.task.result_file.as_ref());
         Done {
@@ -243,10 +254,14 @@ impl Executor {
                 Some(logs) => logs.await.unwrap_or_default(),
                 None => Vec::new(),
             };
+            let ending = match results.take(done.result, done.ending) {
+                Ending::Failed(reason) => Ending::Failed(self.masks.text(&reason)),
+                Ending::Succeeded => Ending::Succeeded,
+            };
             reports.push(TaskReport {
                 task: done.task.to_owned(),
                 on_failure: done.on_failure,
-                ending: results.take(done.result, done.ending),
+                ending,
                 logs,
             });
         }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::Context;
 use jiff::Timestamp;
 use reqwest::Url;
+use secrecy::SecretString;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -104,6 +105,7 @@ impl Desk {
             configuration_service: keptn.http(RESOURCE_TIMEOUT),
             events: keptn.http(Answers::TIMEOUT),
             event_store: keptn.http(EventStore::TIMEOUT),
+            secrets: settings.secret_values().map(SecretString::from).collect(),
         };
         let stop = CancellationToken::new();
         let service = Service::new(&serve, outside, stop.clone()).await;

@@ -1,15 +1,19 @@
 //! What the settings decide about the tasks of every event.
 
+use secrecy::{ExposeSecret, SecretString};
+
 use crate::cli::{ServeSettings, TaskSettings};
 use crate::cluster::{InitContainer, JobSettings, OwnAccount, OwnPod, SecretKey};
 use crate::job_config::fields::{Amounts, Resources};
 use crate::policy::{Own, Policy, Privileged};
+use crate::report::Masks;
 use crate::resolve::{Files, TaskDefaults};
 
 pub(crate) struct Rules {
     pub(crate) policy: Policy,
     pub(crate) defaults: TaskDefaults,
     pub(crate) jobs: JobSettings,
+    pub(crate) masks: Masks,
 }
 
 /// What is known of this service itself.
@@ -19,6 +23,8 @@ pub(crate) struct Known {
     pub(crate) namespace: String,
     pub(crate) pod: OwnPod,
     pub(crate) account: Option<OwnAccount>,
+    /// Values of Secrets, beside its own ones.
+    pub(crate) secrets: Vec<SecretString>,
 }
 
 impl Rules {
@@ -28,6 +34,7 @@ impl Rules {
         Self {
             policy: policy(&settings.tasks, namespace, known),
             jobs: job_settings(settings, &known.pod, &defaults),
+            masks: masks(settings, &known.secrets),
             defaults,
         }
     }
@@ -48,6 +55,13 @@ fn policy(settings: &TaskSettings, namespace: &str, known: &Known) -> Policy {
         volumes: settings.allowed_volumes.clone(),
         own: own(settings, known),
     }
+}
+
+/// A service reads no Secrets: it knows those that it was given itself.
+fn masks(settings: &ServeSettings, others: &[SecretString]) -> Masks {
+    let known = settings.keptn_api_token.iter().chain(others);
+    let known = known.map(SecretString::expose_secret);
+    Masks::new(known, &settings.tasks.log_mask_file)
 }
 
 /// What the API server says of the account goes before what the Pod says.

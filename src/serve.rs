@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use kube::Client;
 use reqwest::Url;
+use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -46,6 +47,8 @@ pub(crate) struct Outside {
     pub(crate) configuration_service: Http,
     pub(crate) events: Http,
     pub(crate) event_store: Http,
+    /// Values of Secrets that are known here and are not the service's own.
+    pub(crate) secrets: Vec<SecretString>,
 }
 
 /// The service, ready to run.
@@ -135,6 +138,7 @@ impl Outside {
                 .context("cannot make the HTTP client for KEPTN_EVENT_ENDPOINT")?,
             event_store: Http::connecting(events, EventStore::TIMEOUT)
                 .context("cannot make the HTTP client for KEPTN_EVENT_ENDPOINT")?,
+            secrets: Vec::new(),
         })
     }
 }
@@ -155,6 +159,7 @@ impl Service {
                 None => OwnPod::default(),
             },
             account: outside.account,
+            secrets: outside.secrets,
         };
         let rules = Rules::of(settings, &namespace, &known);
         warn_of_this_pod(&rules.jobs);
@@ -180,7 +185,7 @@ impl Service {
         let cluster = Cluster::new(client, namespace.clone(), others, rules.jobs);
         let halt = CancellationToken::new();
         let runs = Arc::new(Runs::new(
-            Executor::new(cluster.clone(), answers),
+            Executor::new(cluster.clone(), answers, rules.masks),
             cluster.clone(),
             leadership.clone(),
             Slots::new(settings.max_concurrent_runs as usize),

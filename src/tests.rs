@@ -209,6 +209,7 @@ impl Process {
             configuration_service: keptn.http(&wire, Duration::from_secs(10)),
             events: keptn.http(&wire, Answers::TIMEOUT),
             event_store: keptn.http(&wire, EventStore::TIMEOUT),
+            secrets: Vec::new(),
         };
         cluster.has_pod(pod);
         let stop = CancellationToken::new();
