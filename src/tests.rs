@@ -13,6 +13,7 @@ mod desk;
 mod endpoint;
 mod failures;
 mod faults;
+mod fuzz;
 mod init_container;
 mod keptn;
 mod kubernetes;
