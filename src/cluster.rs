@@ -34,7 +34,7 @@ pub(crate) use own_pod::{OwnAccount, OwnPod};
 pub(crate) use watch::News;
 
 use crate::metrics::Metrics;
-use crate::report::{ContainerLog, Ending};
+use crate::report::{ContainerLog, Ending, Masks};
 use crate::run::{Place, RunId, job_name};
 use calls::CALL_TIMEOUT;
 use namespace::{Looked, Namespace, Needed};
@@ -228,14 +228,17 @@ impl Cluster {
         place: Place<'_>,
         end: &TaskEnd,
         room: usize,
+        masks: &Masks,
     ) -> impl Future<Output = Vec<ContainerLog>> + Send + 'static {
         let pods = self
             .namespace_of(place)
             .map(|namespace| namespace.pods.clone());
-        let (pod, ending) = (end.pod.clone(), end.ending.clone());
+        let (pod, ending, masks) = (end.pod.clone(), end.ending.clone(), masks.clone());
         async move {
             match pods.zip(pod) {
-                Some((pods, (name, seen))) => logs::read(&pods, &name, &seen, &ending, room).await,
+                Some((pods, (name, seen))) => {
+                    logs::read(&pods, &name, &seen, &ending, room, &masks).await
+                }
                 None => Vec::new(),
             }
         }

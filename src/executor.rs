@@ -24,7 +24,7 @@ use crate::keptn::answers::{Answers, Sent};
 use crate::keptn::event_store::Stored;
 use crate::metrics::{Ended, Metrics};
 use crate::policy::Policy;
-use crate::report::{self, ContainerLog, Ending, TaskReport};
+use crate::report::{self, ContainerLog, Ending, Masks, TaskReport};
 use crate::run::{Place, Run, RunAction, Work};
 use crate::slots::Turn;
 
@@ -38,6 +38,10 @@ const BETWEEN_ANSWERS: Duration = Duration::from_millis(500);
 /// Results of tasks get half of an answer at most, the logs need room too.
 const RESULTS_SHARE: usize = 2;
 
+/// Of the bytes of an answer, what the logs of a run may take of memory before they are cut to fit: a task that
+/// prints much is to have the room that others leave.
+const LOGS_SHARE: usize = 4;
+
 /// A run may have hundreds of Jobs.
 const MARKS_AT_ONCE: usize = 8;
 
@@ -46,6 +50,7 @@ pub(crate) struct Executor {
     cluster: Cluster,
     answers: Answers,
     rules: Permitted,
+    masks: Masks,
     metrics: Metrics,
 }
 
@@ -128,12 +133,14 @@ impl Executor {
         cluster: Cluster,
         answers: Answers,
         rules: Permitted,
+        masks: Masks,
         metrics: Metrics,
     ) -> Self {
         Self {
             cluster,
             answers,
             rules,
+            masks,
             metrics,
         }
     }
@@ -267,8 +274,10 @@ impl Executor {
         // The next task does not wait for the logs of this one.
         let heard = place.run.is_answered() && !place.action.silent;
         let logs = heard.then(|| {
-            let room = self.answers.max_bytes() / place.run.task_count().max(1);
-            tokio::spawn(self.cluster.logs(place, &end, room).in_current_span())
+            let (all, tasks) = (self.answers.max_bytes(), place.run.task_count().max(1));
+            let room = all.min(all * LOGS_SHARE / tasks);
+            let logs = self.cluster.logs(place, &end, room, &self.masks);
+            tokio::spawn(logs.in_current_span())
         });
         let (result, ending) =
             task_result::of(&place.run.event, &end, place.task.result_file.as_ref());
@@ -297,10 +306,14 @@ impl Executor {
                 Some(logs) => logs.await.unwrap_or_default(),
                 None => Vec::new(),
             };
+            let ending = match done.ending {
+                Ending::Failed(reason) => Ending::Failed(self.masks.text(&reason)),
+                Ending::Succeeded => Ending::Succeeded,
+            };
             reports.push(TaskReport {
                 task: done.task.to_owned(),
                 on_failure: done.on_failure,
-                ending: done.ending,
+                ending,
                 logs,
             });
         }

@@ -74,5 +74,9 @@ mod local;
 
 pub use cli::main;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
+
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::Context;
 use jiff::Timestamp;
 use reqwest::Url;
+use secrecy::SecretString;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -103,6 +104,7 @@ impl Desk {
             metrics: Metrics::default(),
             namespace,
             keptn: keptn.transport(),
+            secrets: settings.secret_values().map(SecretString::from).collect(),
         };
         let stop = CancellationToken::new();
         let service = Service::new(&serve, outside, stop.clone()).await;

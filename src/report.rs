@@ -7,9 +7,14 @@
 use crate::event::answer::Verdict;
 use crate::job_config::fields::OnFailure;
 
+pub(crate) use extract::Extract;
 pub(crate) use log_text::LogText;
+pub(crate) use masks::{Masking, Masks, Patterns};
 
+mod extract;
 mod log_text;
+mod masks;
+mod plain;
 
 /// How one task of an action ended.
 #[derive(Debug)]
@@ -34,7 +39,7 @@ pub(crate) struct ContainerLog {
     pub(crate) pod: String,
     /// `Reason: R, Message: M` of a container that ended badly.
     pub(crate) error: Option<String>,
-    pub(crate) text: Result<LogText, String>,
+    pub(crate) text: Result<Extract, String>,
 }
 
 pub(crate) fn verdict(reports: &[TaskReport]) -> Verdict {
@@ -85,40 +90,54 @@ pub(crate) fn message(reports: &[TaskReport], budget: usize) -> String {
 
 /// Cuts a text in its middle until JSON writes it in at most `budget` bytes.
 pub(crate) fn shortened(text: &str, budget: usize) -> String {
-    LogText::from(text).render(budget)
+    Extract::from(text).render(budget)
 }
 
-/// Divides what the headings leave of the budget: a log that needs less than its share leaves the
-/// rest to the others.
+/// Divides what the headings leave of the budget among the tasks, and the share of each among its
+/// containers. In the order of the logs.
 fn fair_shares(reports: &[TaskReport], budget: usize) -> Vec<usize> {
-    let logs: Vec<&ContainerLog> = reports.iter().flat_map(|report| &report.logs).collect();
-    let headings: usize = reports
-        .iter()
-        .map(|report| {
-            let reason = match &report.ending {
-                Ending::Succeeded => 0,
-                Ending::Failed(reason) => log_text::json_len(reason),
-            };
-            64 + log_text::json_len(&report.task) + reason
-        })
-        .sum::<usize>()
-        + logs
-            .iter()
-            .map(|log| log.heading().len() + 16)
-            .sum::<usize>();
-    let mut left = budget.saturating_sub(headings);
-    let needs: Vec<usize> = logs
-        .iter()
-        .map(|log| log.text.as_ref().map_or(0, LogText::json_len))
-        .collect();
+    let headings: usize = reports.iter().map(TaskReport::json_len_without_logs).sum();
+    let needs = |report: &TaskReport| -> Vec<usize> {
+        let logs = report.logs.iter();
+        logs.map(|log| log.text.as_ref().map_or(0, Extract::json_len))
+            .collect()
+    };
+    let needs: Vec<Vec<usize>> = reports.iter().map(needs).collect();
+    let of_tasks: Vec<usize> = needs.iter().map(|of_task| of_task.iter().sum()).collect();
+    let shares = divided(budget.saturating_sub(headings), &of_tasks);
+    let of_logs = needs.iter().zip(shares);
+    of_logs
+        .flat_map(|(needs, share)| divided(share, needs))
+        .collect()
+}
+
+/// Who needs less than a fair share leaves the rest to the others.
+fn divided(total: usize, needs: &[usize]) -> Vec<usize> {
     let mut by_need: Vec<usize> = (0..needs.len()).collect();
     by_need.sort_by_key(|&index| needs[index]);
+    let mut left = total;
     let mut shares = vec![0; needs.len()];
     for (done, &index) in by_need.iter().enumerate() {
         shares[index] = needs[index].min(left / (needs.len() - done));
         left -= shares[index];
     }
     shares
+}
+
+impl TaskReport {
+    /// Of what `message` writes, at most.
+    fn json_len_without_logs(&self) -> usize {
+        let reason = match &self.ending {
+            Ending::Succeeded => 0,
+            Ending::Failed(reason) => extract::json_len(reason),
+        };
+        let logs = self.logs.iter().map(|log| {
+            let error = log.text.as_ref().err();
+            let error = error.map_or(0, |error| 40 + extract::json_len(error));
+            extract::json_len(&log.heading()) + 16 + error
+        });
+        64 + extract::json_len(&self.task) + reason + logs.sum::<usize>()
+    }
 }
 
 impl ContainerLog {
@@ -156,7 +175,7 @@ mod tests {
             container: "job".into(),
             pod: "job-x".into(),
             error: None,
-            text: Ok(LogText::from(text)),
+            text: Ok(Extract::from(text)),
         }
     }
 
@@ -206,7 +225,7 @@ mod tests {
             ),
         ];
         let message = message(&reports, 4_000);
-        assert!(log_text::json_len(&message) <= 4_000, "{}", message.len());
+        assert!(extract::json_len(&message) <= 4_000, "{}", message.len());
         assert!(message.starts_with("Task 'short' failed: why"));
         assert!(message.contains("the reason"));
         assert!(message.contains("bytes left out"));
@@ -215,6 +234,27 @@ mod tests {
             "the budget is used: {}",
             message.len()
         );
+    }
+
+    #[test]
+    fn tasks_share_the_room_whatever_number_of_containers_they_have() {
+        let long = || log(&"x".repeat(100_000));
+        let reports = [
+            report("one", Ending::Succeeded, vec![long()]),
+            report("three", Ending::Succeeded, vec![long(), long(), long()]),
+            report("short", Ending::Succeeded, vec![log("short\n")]),
+        ];
+        let message = message(&reports, 20_000);
+        let of = |task: &str| {
+            let mut parts = message
+                .split("Task '")
+                .filter(|part| part.starts_with(task));
+            parts.next().unwrap().matches('x').count()
+        };
+        let (one, three) = (of("one"), of("three"));
+        assert!(one.abs_diff(three) < 300, "{one} {three}");
+        assert!(one + three > 18_500, "{one} {three}");
+        assert_eq!(message.matches("bytes left out").count(), 4);
     }
 
     #[test]
@@ -228,6 +268,6 @@ mod tests {
                 )
             })
             .collect();
-        assert!(log_text::json_len(&message(&reports, 5_000)) <= 5_000);
+        assert!(extract::json_len(&message(&reports, 5_000)) <= 5_000);
     }
 }

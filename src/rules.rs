@@ -1,5 +1,7 @@
 //! What the settings decide about the tasks of every event.
 
+use secrecy::{ExposeSecret, SecretString};
+
 use crate::cli::{Access, ServeSettings, TaskSettings};
 use crate::cluster::{AccessVariables, InitContainer, JobSettings, OwnAccount, OwnPod, SecretKey};
 use crate::job_config::fields::{Amounts, Resources};
@@ -7,12 +9,14 @@ use crate::keptn::Certificates;
 use crate::keptn::addresses::Origin;
 use crate::keptn::oauth::TokenServer;
 use crate::policy::{Own, Policy, Privileged};
+use crate::report::Masks;
 use crate::resolve::{Files, TaskDefaults};
 
 pub(crate) struct Rules {
     pub(crate) policy: Policy,
     pub(crate) defaults: TaskDefaults,
     pub(crate) jobs: JobSettings,
+    pub(crate) masks: Masks,
 }
 
 /// What is known of this service itself.
@@ -22,6 +26,8 @@ pub(crate) struct Known {
     pub(crate) namespace: String,
     pub(crate) pod: OwnPod,
     pub(crate) account: Option<OwnAccount>,
+    /// Values of Secrets, beside its own ones.
+    pub(crate) secrets: Vec<SecretString>,
 }
 
 impl Rules {
@@ -31,6 +37,7 @@ impl Rules {
         Self {
             policy: policy(&settings.tasks, namespace, known),
             jobs: job_settings(settings, namespace, &known.pod, &defaults),
+            masks: masks(settings, &known.secrets),
             defaults,
         }
     }
@@ -51,6 +58,15 @@ fn policy(settings: &TaskSettings, namespace: &str, known: &Known) -> Policy {
         volumes: settings.allowed_volumes.clone(),
         own: own(settings, known),
     }
+}
+
+/// A service reads no Secrets: it knows those that it was given itself.
+fn masks(settings: &ServeSettings, others: &[SecretString]) -> Masks {
+    let access = &settings.access;
+    let oauth = access.oauth.iter().map(|oauth| &oauth.secret);
+    let known = access.token.iter().chain(oauth).chain(others);
+    let known = known.map(SecretString::expose_secret);
+    Masks::new(known, &settings.tasks.log_mask_file)
 }
 
 /// What the API server says of the account goes before what the Pod says.

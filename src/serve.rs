@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use kube::Client;
+use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -49,6 +50,8 @@ pub(crate) struct Outside {
     pub(crate) account: Option<OwnAccount>,
     pub(crate) keptn: Transport,
     pub(crate) metrics: Metrics,
+    /// Values of Secrets that are known here and are not the service's own.
+    pub(crate) secrets: Vec<SecretString>,
 }
 
 /// The service, ready to run.
@@ -144,6 +147,7 @@ impl Outside {
             keptn: keptn::connecting(settings.access.certificates)
                 .context("cannot make the HTTP client for Keptn")?,
             metrics: Metrics::default(),
+            secrets: Vec::new(),
         })
     }
 }
@@ -157,7 +161,14 @@ impl Service {
     ) -> Self {
         let (client, namespace, keptn) = (outside.client, outside.namespace, outside.keptn);
         let over = |timeout| Http::over(keptn.clone(), timeout);
-        let rules = rules(settings, &client, &namespace, outside.account).await;
+        let rules = rules(
+            settings,
+            &client,
+            &namespace,
+            outside.account,
+            outside.secrets,
+        )
+        .await;
         let leadership = Leadership::new(
             client.clone(),
             &namespace,
@@ -200,6 +211,7 @@ impl Service {
                     policy: rules.policy.clone(),
                     account: rules.defaults.service_account.clone(),
                 },
+                rules.masks,
                 outside.metrics.clone(),
             ),
             cluster.clone(),
@@ -302,6 +314,7 @@ async fn rules(
     client: &Client,
     namespace: &str,
     account: Option<OwnAccount>,
+    secrets: Vec<SecretString>,
 ) -> Rules {
     let own_namespace = client.default_namespace();
     let known = Known {
@@ -311,6 +324,7 @@ async fn rules(
             None => OwnPod::default(),
         },
         account,
+        secrets,
     };
     warn_of_settings(&settings.tasks);
     warn_of_what_is_unknown(&known);

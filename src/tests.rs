@@ -17,6 +17,7 @@ mod endpoint;
 mod error_log;
 mod failures;
 mod faults;
+mod fuzz;
 mod init_container;
 mod keptn;
 mod kubernetes;
@@ -223,6 +224,7 @@ impl Process {
             namespace: "keptn".into(),
             identity: Identity::of_this_process("keptn", Some(pod)),
             keptn: keptn.transport(&wire),
+            secrets: Vec::new(),
         };
         cluster.has_pod(pod);
         let stop = CancellationToken::new();

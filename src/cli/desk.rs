@@ -18,6 +18,7 @@ use crate::local::event_file::{self, EventRequest};
 use crate::local::keptn::Repository;
 use crate::local::runtime::Kind;
 use crate::local::story::Format;
+use crate::report::Masks;
 use crate::telemetry;
 
 /// Larger than any request that the service takes.
@@ -258,6 +259,16 @@ impl DeskSettings {
         secrets
             .map(|secret| (secret.name.to_string(), secret.values.clone()))
             .collect()
+    }
+
+    pub(crate) fn secret_values(&self) -> impl Iterator<Item = &str> {
+        let secrets = self.secrets.iter();
+        secrets.flat_map(|secret| secret.values.values().map(String::as_str))
+    }
+
+    /// What must not be told.
+    pub(crate) fn masks(&self) -> Masks {
+        Masks::new(self.secret_values(), &self.tasks.log_mask_file)
     }
 }
 

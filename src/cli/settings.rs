@@ -1,6 +1,7 @@
 //! The settings of the commands, each with the check of its values.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 
 use clap::Args;
 use reqwest::Url;
@@ -14,6 +15,7 @@ use crate::job_config::labels;
 use crate::keptn::addresses::Addresses;
 use crate::lint::output;
 use crate::policy::{AllowList, VolumeTypes};
+use crate::report::Patterns;
 use crate::telemetry;
 
 #[derive(Debug, Clone, Args)]
@@ -249,6 +251,11 @@ pub(crate) struct TaskSettings {
           default_value = "/config/job-labels.yaml", value_parser = JobLabels::read)]
     pub(crate) job_labels_file: JobLabels,
 
+    /// File with what is masked in the logs of tasks: regular expressions, one a line; may be absent.
+    #[arg(long, env = "LOG_MASK_FILE", value_name = "LOG_MASK_FILE",
+          default_value = "/config/log-masks.txt", value_parser = log_masks)]
+    pub(crate) log_mask_file: Patterns,
+
     /// Whether tasks may ask for privileged containers.
     #[arg(long, env = "ALLOW_PRIVILEGED_JOBS", value_name = "ALLOW_PRIVILEGED_JOBS",
           default_value_t = false, action = clap::ArgAction::Set)]
@@ -348,6 +355,14 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
 fn seconds(text: &str) -> Result<u32, String> {
     text.parse()
         .map_err(|_| "expected a whole number of seconds, 0 for none".into())
+}
+
+fn log_masks(path: &str) -> Result<Patterns, String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Patterns::parse(&text).map_err(|error| format!("{path}: {error}")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Patterns::default()),
+        Err(error) => Err(format!("{path} cannot be read: {error}")),
+    }
 }
 
 fn http_path(text: &str) -> Result<String, String> {

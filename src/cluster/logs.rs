@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::outcome::{ContainerSeen, ContainerState, PodSeen};
-use crate::report::{ContainerLog, Ending, LogText};
+use crate::report::{ContainerLog, Ending, Extract, LogText, Masks};
 
 /// For one container: the answer waits for it.
 const LOG_TIMEOUT: Duration = Duration::from_secs(20);
@@ -26,6 +26,7 @@ pub(super) async fn read(
     seen: &PodSeen,
     ending: &Ending,
     room: usize,
+    masks: &Masks,
 ) -> Vec<ContainerLog> {
     let failed = matches!(ending, Ending::Failed(_));
     let init_containers = seen.init_containers.iter().filter(|_| failed);
@@ -36,7 +37,7 @@ pub(super) async fn read(
     } in init_containers.chain(&seen.containers)
     {
         let error = match state {
-            ContainerState::Ended(end) => end.error(),
+            ContainerState::Ended(end) => end.error().map(|error| masks.text(&error)),
             ContainerState::Running if failed => None,
             ContainerState::Running | ContainerState::Waiting => continue,
         };
@@ -44,7 +45,7 @@ pub(super) async fn read(
             container: container.clone(),
             pod: name.to_owned(),
             error,
-            text: read_container(pods, name, container, room).await,
+            text: read_container(pods, name, container, room, masks).await,
         });
     }
     logs
@@ -55,26 +56,38 @@ async fn read_container(
     pod: &str,
     container: &str,
     room: usize,
-) -> Result<LogText, String> {
+    masks: &Masks,
+) -> Result<Extract, String> {
     let until = Instant::now() + LOG_TIMEOUT;
     let mut attempt = 1;
     loop {
-        let mut text = LogText::new(room);
-        match timeout_at(until, stream(pods, pod, container, &mut text)).await {
-            Ok(Ok(())) => return Ok(text),
-            // Part of a log is better than none.
-            _ if !text.is_empty() => return Ok(text),
-            Err(_) => return Err(format!("not read within {} s", LOG_TIMEOUT.as_secs())),
-            Ok(Err(error)) if is_final(&error) || attempt == ATTEMPTS => {
-                return Err(match error {
-                    kube::Error::Api(status) => status.message,
-                    other => other.to_string(),
-                });
-            }
-            Ok(Err(error)) => debug!(%error, pod, container, "the log could not be read"),
+        let mut text = LogText::new(room, masks);
+        let (reason, is_final) =
+            match timeout_at(until, stream(pods, pod, container, &mut text)).await {
+                Ok(Ok(())) => return Ok(text.finish()),
+                Err(_) => (format!("not read within {} s", LOG_TIMEOUT.as_secs()), true),
+                Ok(Err(error)) => {
+                    debug!(%error, pod, container, "the log could not be read");
+                    let is_final = is_final(&error) || attempt == ATTEMPTS;
+                    (told(error), is_final)
+                }
+            };
+        // Part of a log is better than none.
+        if !text.is_empty() {
+            return Ok(text.interrupted(&reason));
+        }
+        if is_final {
+            return Err(reason);
         }
         attempt += 1;
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn told(error: kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message,
+        other => other.to_string(),
     }
 }
 

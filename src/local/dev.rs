@@ -75,7 +75,7 @@ pub(crate) async fn told(
         .await
         .with_context(|| format!("cannot listen on port {}", settings.rcv_port))?;
     let port = listener.local_addr()?.port();
-    let story = Arc::new(story);
+    let story = Arc::new(story.masking(settings.desk.masks()));
     let mut desk = Desk::new(&settings.desk, &story).await?;
     story.tell(&Told::Listening {
         address: &format!("http://localhost:{port}/"),

@@ -24,7 +24,7 @@ pub(crate) fn main(settings: &RunSettings) -> anyhow::Result<RunResult> {
 
 /// The same, told to somebody else.
 pub(crate) fn told(settings: &RunSettings, story: Story) -> anyhow::Result<RunResult> {
-    let story = Arc::new(story);
+    let story = Arc::new(story.masking(settings.desk.masks()));
     let began = Instant::now();
     let bad_input = |reason: &str| Ok(ended(&story, RunResult::BadInput, reason, began));
     let (request, event) = match settings.event.read() {

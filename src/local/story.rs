@@ -18,6 +18,7 @@ pub(crate) use told::{ProblemTold, RunResult, TaskResult, Told};
 
 use super::kubernetes::{Change, Container, Observer, Resource, text};
 use crate::cluster::names;
+use crate::report::{Masking, Masks};
 use crate::run::Run;
 
 /// Events that are kept.
@@ -36,6 +37,7 @@ pub(crate) enum Format {
 
 pub(crate) struct Story {
     format: Format,
+    masks: Masks,
     out: Mutex<Box<dyn Write + Send>>,
     /// Events that were told.
     told: AtomicUsize,
@@ -62,14 +64,22 @@ struct Task {
     failed: BTreeSet<String>,
     /// Whether its container's message is for the answer and not for people.
     has_result_file: bool,
-    /// Output since the last end of a line, by container.
-    unfinished: BTreeMap<String, Vec<u8>>,
+    /// By container.
+    unfinished: BTreeMap<String, Unfinished>,
+}
+
+/// The output of a container that was not told yet.
+struct Unfinished {
+    /// Since the last end of a line.
+    rest: Vec<u8>,
+    masking: Masking,
 }
 
 impl Story {
     pub(crate) fn new(format: Format, out: Box<dyn Write + Send>) -> Self {
         Self {
             format,
+            masks: Masks::default(),
             out: Mutex::new(out),
             told: AtomicUsize::new(0),
             tasks: Mutex::default(),
@@ -81,6 +91,11 @@ impl Story {
     /// On standard output; colours only on a terminal, and not where `NO_COLOR` is set.
     pub(crate) fn on_stdout(format: Format) -> Self {
         Self::new(format, Box::new(anstream::stdout()))
+    }
+
+    /// What must not be read in the output of tasks is masked.
+    pub(crate) fn masking(self, masks: Masks) -> Self {
+        Self { masks, ..self }
     }
 
     pub(crate) fn tell(&self, told: &Told<'_>) {
@@ -225,9 +240,7 @@ impl Story {
     }
 
     fn retried(&self, job: &str, task: &mut Task, exit_code: i64) {
-        for (container, rest) in std::mem::take(&mut task.unfinished) {
-            self.write(&self.output(task, &container, &rest, false));
-        }
+        self.finish_lines(task);
         self.tell(&Told::TaskRetried {
             event: &task.event,
             action: &task.action,
@@ -247,13 +260,12 @@ impl Story {
         exit_code: Option<i64>,
         reason: Option<&str>,
     ) {
-        for (container, rest) in std::mem::take(&mut task.unfinished) {
-            self.write(&self.output(task, &container, &rest, false));
-        }
+        self.finish_lines(task);
         if task.result.is_some() {
             return;
         }
         task.result = Some(result);
+        let reason = reason.map(|reason| self.masks.text(reason));
         self.tell(&Told::TaskEnded {
             event: &task.event,
             action: &task.action,
@@ -261,14 +273,25 @@ impl Story {
             job,
             result,
             exit_code,
-            reason,
+            reason: reason.as_deref(),
             seconds: task
                 .started
                 .map_or(0.0, |started| started.elapsed().as_secs_f64()),
         });
     }
 
-    fn output(&self, task: &Task, container: &str, line: &[u8], beside_others: bool) -> String {
+    /// Tells the last lines, which have no end.
+    fn finish_lines(&self, task: &mut Task) {
+        for (container, mut unfinished) in std::mem::take(&mut task.unfinished) {
+            let rest = std::mem::take(&mut unfinished.rest);
+            if !rest.is_empty() {
+                let line = unfinished.masked(&rest);
+                self.write(&self.output(task, &container, &line, false));
+            }
+        }
+    }
+
+    fn output(&self, task: &Task, container: &str, line: &str, beside_others: bool) -> String {
         self.rendered(&Told::Output {
             event: &task.event,
             job: &task.job,
@@ -276,7 +299,7 @@ impl Story {
             action: &task.action,
             task: &task.name,
             container,
-            line: String::from_utf8_lossy(line).trim_end_matches('\r'),
+            line: line.trim_end_matches('\r'),
         })
     }
 }
@@ -301,24 +324,36 @@ impl Observer for Story {
         let Some(task) = tasks.get_mut(&container.job) else {
             return;
         };
-        let mut rest = task.unfinished.remove(&container.name).unwrap_or_default();
-        rest.extend_from_slice(bytes);
-        let mut lines: Vec<&[u8]> = rest.split(|&byte| byte == b'\n').collect();
-        let unfinished = match lines.pop() {
-            Some(last) if last.len() < MAX_LINE => last.to_vec(),
-            Some(last) => {
-                lines.push(last);
-                Vec::new()
-            }
-            None => Vec::new(),
-        };
-        let told = lines
-            .iter()
-            .map(|line| self.output(task, &container.name, line, beside_others));
-        self.write(&told.collect::<String>());
-        if !unfinished.is_empty() {
-            task.unfinished.insert(container.name.clone(), unfinished);
+        let unfinished = task.unfinished.remove(&container.name);
+        let mut unfinished = unfinished.unwrap_or_else(|| Unfinished {
+            rest: Vec::new(),
+            masking: Masking::new(&self.masks),
+        });
+        let mut all = std::mem::take(&mut unfinished.rest);
+        all.extend_from_slice(bytes);
+        let mut lines: Vec<&[u8]> = all.split(|&byte| byte == b'\n').collect();
+        match lines.pop() {
+            Some(last) if last.len() < MAX_LINE => unfinished.rest = last.to_vec(),
+            Some(last) => lines.push(last),
+            None => {}
         }
+        let told = lines.into_iter().map(|line| {
+            let line = unfinished.masked(line);
+            self.output(task, &container.name, &line, beside_others)
+        });
+        self.write(&told.collect::<String>());
+        // A private key is more than one line.
+        task.unfinished.insert(container.name.clone(), unfinished);
+    }
+}
+
+impl Unfinished {
+    fn masked(&mut self, line: &[u8]) -> String {
+        let mut masked = String::new();
+        let mut out = |text: &str| masked.push_str(text);
+        self.masking.push(&String::from_utf8_lossy(line), &mut out);
+        self.masking.finish(&mut out);
+        masked
     }
 }
 

@@ -386,7 +386,7 @@ fn a_task_has_its_own_variables_and_nothing_of_the_callers_but_path_and_home() {
     LABELS_K
     PATH
     TOKEN
-    functional in KEPTN/x from=file
+    functional in KEPTN/x ***
     ");
 }
 

@@ -37,6 +37,30 @@ async fn a_triggered_event_runs_its_task_and_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_has_the_logs_as_plain_text_without_secrets() {
+    let masks = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&masks, "customer (?<secret>\\w+)\n").unwrap();
+    let masks = format!("--log-mask-file={}", masks.path().display());
+    let settings = ["--keptn-api-token=t0k3n-of-keptn", &masks];
+    let service = Tester::with(&config(&task("hello")), &settings).await;
+    let printed = "\u{1b}[32mOK\u{1b}[0m  1%\r100%\r\ncurl -H 'x-token: t0k3n-of-keptn'\ncustomer Smith\n\u{7}";
+    service.cluster.task("hello").fails(3, printed);
+    service.receives_triggered().await;
+    service.answers(2).await;
+    let events = service.keptn.events();
+    assert_snapshot!(super::shortened(events[1]["data"]["message"].as_str().unwrap()), @"
+    Task 'hello' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit
+
+    Logs: 
+    Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 3):
+    100%
+    curl -H 'x-token: ***'
+    customer ***
+    ");
+    service.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_event_of_one_task_costs_four_api_requests() {
     let service = Tester::start(&config(&task("hello"))).await;
     service.receives_triggered().await;

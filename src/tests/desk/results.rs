@@ -90,6 +90,39 @@ fn single_keys_of_secrets_have_names_of_their_own() {
 }
 
 #[test]
+fn secrets_are_told_neither_in_the_output_nor_in_the_answer() {
+    let fields = ", env: [{name: creds, valueFrom: secret}]";
+    let script = "echo in as $PASSWORD; echo -----BEGIN PRIVATE KEY-----; echo MIIE; \
+                  echo -----END PRIVATE KEY-----; printf last:$PASSWORD";
+    let desk = Desk::with(&config(&shell("t", script, fields)));
+    desk.has("creds.env", "PASSWORD=pa55word\n");
+    let secret = format!("creds={}", desk.path("creds.env"));
+    let (_, told) = desk.runs(&["--secret", &secret]);
+    let printed: Vec<&str> = told.lines().filter(|line| line.contains(" | ")).collect();
+    assert_snapshot!(printed.join("\n"), @"
+      | in as ***
+      | ***
+      | ***
+      | ***
+      | last:***
+    ");
+    let (_, told) = desk.tells(Format::Json, &["--secret", &secret]);
+    let data = finished(&told);
+    assert_snapshot!(data["message"].as_str().unwrap(), @"
+    Task 't' finished successfully!
+
+    Logs:
+    Container JOB-000-001 of pod JOB-000-001-pod:
+    in as ***
+    ***
+    ***
+    ***
+    last:***
+    ");
+    assert!(!told.contains("pa55word"));
+}
+
+#[test]
 fn what_the_job_does_not_show_is_explained() {
     let fields = ", retries: 2, onFailure: warn, always: true, resultFile: /keptn/.result.json,
         envFrom: [{prefix: C_, configMapRef: {name: settings}}],
