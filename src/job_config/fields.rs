@@ -187,7 +187,8 @@ pub(crate) struct ResultFile(String);
 impl ResultFile {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let below = text.strip_prefix("/keptn/").filter(|name| {
-            !name.is_empty() && !name.ends_with('/') && ResourceUri::parse(name).is_ok()
+            let ends = name.starts_with('/') || name.ends_with('/');
+            !name.is_empty() && !ends && ResourceUri::parse(name).is_ok()
         });
         if below.is_some() {
             return Ok(Self(text.to_owned()));
