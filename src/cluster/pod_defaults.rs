@@ -321,6 +321,7 @@ mod tests {
         FILE: Kubernetes knows no field `fsGroup` in this security context
         FILE is no security context of Kubernetes: invalid type: string "root", expected i64
         FILE: Kubernetes knows no field `capabilities.user` in this security context
+        FILE: `privileged` is there twice, in two spellings
         FILE is no JSON: did not find expected node content at line 2 column 1, while parsing a flow node
         FILE is no security context of Kubernetes: invalid type: sequence, expected SecurityContext
         "#);
@@ -350,8 +351,10 @@ mod tests {
         {"TestLabel1": "SomeKey_0", "number": "1", "some.dns.name/identifier": "value"}
         {}
         FILE: `b c` is no value of a Kubernetes label, allowed are at most 63 letters, digits, `-`, `_` and `.`, a letter or digit at both ends
-        FILE: `a b` is no key of a Kubernetes label
+        FILE: `a b` is no key of a Kubernetes label, expected one such as `kubernetes.io/arch`
         FILE: the label `a` is no text
+        FILE: `keptn.sh/jes-reported` is a label of this service or of Kubernetes' own
+        FILE: `job-name` is a label of this service or of Kubernetes' own
         FILE is no mapping of labels to texts, such as `team: blue`: invalid type: sequence, expected a map
         "#);
     }
