@@ -98,6 +98,7 @@ impl Desk {
         }
         let outside = Outside {
             client: kubernetes.client(&namespace),
+            clock: Timestamp::now,
             identity: Identity::of_this_process(&namespace, None),
             account: None,
             namespace,

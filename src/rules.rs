@@ -1,7 +1,9 @@
 //! What the settings decide about the tasks of every event.
 
+use std::time::Duration;
+
 use crate::cli::{ServeSettings, TaskSettings};
-use crate::cluster::{InitContainer, JobSettings, OwnAccount, OwnPod, SecretKey};
+use crate::cluster::{Graces, InitContainer, JobSettings, OwnAccount, OwnPod, SecretKey};
 use crate::job_config::fields::{Amounts, Resources};
 use crate::policy::{Own, Policy, Privileged};
 use crate::resolve::{Files, TaskDefaults};
@@ -10,6 +12,7 @@ pub(crate) struct Rules {
     pub(crate) policy: Policy,
     pub(crate) defaults: TaskDefaults,
     pub(crate) jobs: JobSettings,
+    pub(crate) graces: Graces,
 }
 
 /// What is known of this service itself.
@@ -28,8 +31,17 @@ impl Rules {
         Self {
             policy: policy(&settings.tasks, namespace, known),
             jobs: job_settings(settings, &known.pod, &defaults),
+            graces: graces(&settings.tasks),
             defaults,
         }
+    }
+}
+
+fn graces(settings: &TaskSettings) -> Graces {
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    Graces {
+        image_pull: seconds(settings.image_pull_grace_seconds),
+        unschedulable: seconds(settings.unschedulable_grace_seconds),
     }
 }
 

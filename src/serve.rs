@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use jiff::Timestamp;
 use kube::Client;
 use reqwest::Url;
 use tokio::net::TcpListener;
@@ -38,6 +39,8 @@ const RELEASE: Duration = Duration::from_secs(1);
 /// What the service is connected to.
 pub(crate) struct Outside {
     pub(crate) client: Client,
+    /// That of the cluster's objects.
+    pub(crate) clock: fn() -> Timestamp,
     /// Where Jobs run.
     pub(crate) namespace: String,
     pub(crate) identity: Identity,
@@ -123,6 +126,7 @@ impl Outside {
         let events = &settings.keptn_event_endpoint;
         Ok(Self {
             client,
+            clock: Timestamp::now,
             namespace: settings.tasks.namespace(own_namespace),
             identity: Identity::of_this_process(own_namespace, settings.pod_name.as_deref()),
             account: None,
@@ -177,7 +181,14 @@ impl Service {
             leadership.doubt(),
         );
         let others = rules.policy.namespaces.iter().cloned();
-        let cluster = Cluster::new(client, namespace.clone(), others, rules.jobs);
+        let cluster = Cluster::new(
+            client,
+            namespace.clone(),
+            others,
+            rules.jobs,
+            rules.graces,
+            outside.clock,
+        );
         let halt = CancellationToken::new();
         let runs = Arc::new(Runs::new(
             Executor::new(cluster.clone(), answers),

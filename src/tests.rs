@@ -19,6 +19,7 @@ mod kubernetes;
 mod podman;
 mod project;
 mod real_cluster;
+mod reasons;
 mod recovery;
 mod replicas;
 mod schedules;
@@ -204,6 +205,7 @@ impl Process {
         let outside = Outside {
             account: None,
             client: cluster.client(&wire),
+            clock: kubernetes::clock,
             namespace: "keptn".into(),
             identity: Identity::of_this_process("keptn", Some(pod)),
             configuration_service: keptn.http(&wire, Duration::from_secs(10)),
