@@ -21,7 +21,7 @@ pub(super) fn explanation(job: &str, pod: &PodSeen) -> Option<String> {
     }
     if pod.ending {
         return Some(
-            "its Pod was deleted before the task ended, by somebody else than this service".into(),
+            "its Pod was deleted before the task ended, by somebody other than this service".into(),
         );
     }
     let ended = |container: &ContainerSeen| {

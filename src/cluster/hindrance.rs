@@ -20,6 +20,16 @@ const VOLUME: Duration = Duration::from_secs(2);
 /// The Job controller asks again after 1 and 3 seconds: a Pod that ends meanwhile makes room.
 const QUOTA: Duration = Duration::from_secs(4);
 
+/// In the kubelet's messages: it, or the container runtime, has too much to do.
+const SLOW: [&str; 3] = [
+    "context deadline exceeded",
+    "timed out waiting",
+    "is reserved for",
+];
+
+/// In the API server's messages: its verdict on a Pod, and not its trouble.
+const REFUSALS: [&str; 3] = ["is forbidden", "denied the request", "is invalid"];
+
 /// Bytes of JSON of what Kubernetes says: registries answer with whole pages.
 const MESSAGE_BYTES: usize = 600;
 
@@ -58,6 +68,8 @@ pub(crate) enum Kind {
     /// The API server refuses the Pod.
     Admission,
     Quota,
+    /// What passes as a rule: a node or an API server that is overloaded.
+    Trouble,
     /// Somebody suspended the Job while it ran.
     Suspension,
 }
@@ -88,20 +100,35 @@ impl Kind {
                     Self::Pull
                 }
             }
+            _ if SLOW.iter().any(|words| message.contains(words)) => Self::Trouble,
             "CreateContainerConfigError" => Self::Configuration,
             _ => Self::Creation,
         })
     }
 
-    fn grace(self, graces: Graces) -> Duration {
-        match self {
+    /// What the Job controller says when it cannot create a Pod.
+    fn of_creation(message: &str) -> Self {
+        let says = |words: &&str| message.contains(*words);
+        if message.contains("exceeded quota") {
+            Self::Quota
+        } else if REFUSALS.iter().any(says) {
+            Self::Admission
+        } else {
+            Self::Trouble
+        }
+    }
+
+    /// None for what only the task's time limit ends.
+    fn grace(self, graces: Graces) -> Option<Duration> {
+        Some(match self {
             Self::Image => Duration::ZERO,
             Self::Pull => graces.image_pull,
             Self::Node => graces.unschedulable,
             Self::Quota => QUOTA,
             Self::Volume => VOLUME,
             Self::Configuration | Self::Creation | Self::Admission | Self::Suspension => SHORT,
-        }
+            Self::Trouble => return None,
+        })
     }
 }
 
@@ -152,13 +179,8 @@ impl Hindrance {
 
     /// The Job has no Pod.
     pub(crate) fn of_creation(warning: &Warning) -> Self {
-        let kind = if warning.message.contains("exceeded quota") {
-            Kind::Quota
-        } else {
-            Kind::Admission
-        };
         Self {
-            kind,
+            kind: Kind::of_creation(&warning.message),
             container: None,
             reason: "FailedCreate".into(),
             message: warning.message.clone(),
@@ -172,8 +194,9 @@ impl Hindrance {
             kind: Kind::Suspension,
             container: None,
             reason: "JobSuspended".into(),
-            message: "the Job was suspended while its task ran, by somebody else than this service"
-                .into(),
+            message:
+                "the Job was suspended while its task ran, by somebody other than this service"
+                    .into(),
             since: None,
             last: None,
         }
@@ -181,7 +204,7 @@ impl Hindrance {
 
     /// When it will have lasted too long; none as long as it may be over.
     pub(crate) fn patience_ends(&self, since: Instant, graces: Graces) -> Option<Instant> {
-        let end = since + self.kind.grace(graces);
+        let end = since + self.kind.grace(graces)?;
         let is_certain = self.last.is_none_or(|last| last >= end);
         is_certain.then_some(end)
     }
@@ -248,6 +271,7 @@ impl Hindrance {
                 "the namespace does not admit such a Pod: correct the task, for instance its \
                  `securityContext`, or the rules of the namespace"
             }
+            Kind::Trouble => "this passes as a rule: send the event again",
             Kind::Suspension => "the service has ended it; send the event again",
         }
     }
@@ -288,16 +312,19 @@ mod tests {
             ("CreateContainerConfigError", "secret \"s\" not found"),
             ("CreateContainerError", ""),
             ("RunContainerError", ""),
+            ("CreateContainerError", "context deadline exceeded"),
+            (
+                "CreateContainerConfigError",
+                "failed to sync secret cache: timed out waiting for the condition",
+            ),
         ];
-        let rows = rows.map(|(reason, message)| match waiting(reason, message) {
-            None => format!("{reason}: none"),
-            Some(hindrance) => {
-                format!("{reason}: {} s", hindrance.kind.grace(GRACES).as_secs())
-            }
+        let rows = rows.map(|(reason, message)| {
+            let hindrance = waiting(reason, message);
+            format!("{reason}: {}", told(hindrance.map(|of| of.kind)))
         });
         insta::assert_snapshot!(rows.join("\n"), @"
-        ContainerCreating: none
-        PodInitializing: none
+        ContainerCreating: no hindrance
+        PodInitializing: no hindrance
         InvalidImageName: 0 s
         ErrImagePull: 0 s
         ErrImageNeverPull: 0 s
@@ -306,6 +333,39 @@ mod tests {
         CreateContainerConfigError: 3 s
         CreateContainerError: 3 s
         RunContainerError: 3 s
+        CreateContainerError: until the time limit
+        CreateContainerConfigError: until the time limit
+        ");
+    }
+
+    fn told(kind: Option<Kind>) -> String {
+        match kind.map(|kind| kind.grace(GRACES)) {
+            None => "no hindrance".into(),
+            Some(None) => "until the time limit".into(),
+            Some(Some(grace)) => format!("{} s", grace.as_secs()),
+        }
+    }
+
+    #[test]
+    fn a_pod_that_is_refused_is_told_from_an_api_server_in_trouble() {
+        let rows = [
+            "pods \"j-\" is forbidden: exceeded quota: q, requested: pods=1",
+            "pods \"j-\" is forbidden: error looking up service account ns/none: serviceaccount \"none\" not found",
+            "pods \"j-x\" is forbidden: violates PodSecurity \"restricted:latest\": runAsNonRoot != true",
+            "admission webhook \"policy.example.com\" denied the request: no such image",
+            "Pod \"j-x\" is invalid: spec.containers[0].image: Required value",
+            "Internal error occurred: failed calling webhook \"policy.example.com\": connection refused",
+            "etcdserver: request timed out",
+        ];
+        let rows = rows.map(|message| told(Some(Kind::of_creation(message))));
+        insta::assert_snapshot!(rows.join("\n"), @"
+        4 s
+        3 s
+        3 s
+        3 s
+        3 s
+        until the time limit
+        until the time limit
         ");
     }
 

@@ -259,6 +259,12 @@ impl PodSeen {
         Hindrance::of_mount(&own.name, no_volume.filter(|_| waits)?)
     }
 
+    /// Whether its containers' exit codes are the task's: those of a Pod that is ended from outside (deleted,
+    /// evicted, its node shut down) may well be 0.
+    fn is_whole(&self) -> bool {
+        !self.ending && self.reason.is_none()
+    }
+
     /// Whether it may still do its task's work.
     fn is_alive(&self) -> bool {
         !self.ending && !self.failed
@@ -357,7 +363,8 @@ impl Seen {
         self.pods.values().find(outliving)?.created
     }
 
-    /// Whether something keeps the task from starting, after whatever was just seen.
+    /// Whether something keeps the task from starting, after whatever was just seen. Where Kubernetes does not
+    /// say since when, a process that takes over counts from when it sees it.
     pub(crate) fn review(&mut self, job: &str, now: Now) {
         self.hindered = self.hindrance(job).map(|by| match &self.hindered {
             Some(known) if known.by.kind == by.kind => Hindered {
@@ -409,13 +416,8 @@ impl Seen {
         {
             return Some(self.deadline_exceeded(job, limits));
         }
-        // A Pod that is ended from outside (deleted, evicted, its node shut down) may well exit with 0.
-        let whole = || {
-            self.pods
-                .values()
-                .filter(|pod| !pod.ending && pod.reason.is_none())
-        };
-        let mut ends = whole().filter_map(|pod| pod.container(job));
+        let whole = self.pods.values().filter(|pod| pod.is_whole());
+        let mut ends = whole.filter_map(|pod| pod.container(job));
         if ends.any(|end| end.exit_code == 0) {
             return Some(self.ended(job, Ending::Succeeded));
         }
@@ -424,8 +426,8 @@ impl Seen {
             let bad_init = pod
                 .init_container(&init_container)
                 .is_some_and(|end| end.exit_code != 0);
-            let is_whole = !pod.ending && pod.reason.is_none();
-            (is_whole && (pod.container(job).is_some() || bad_init)) || (pod.failed && !pod.ending)
+            let by_itself = pod.is_whole() && (pod.container(job).is_some() || bad_init);
+            by_itself || (pod.failed && !pod.ending)
         };
         // Kubernetes makes another Pod after each that failed, until it has made them all.
         if self.pods.values().filter(has_failed).count() >= limits.attempts {

@@ -328,7 +328,7 @@ mod tests {
         {"TestLabel1": "SomeKey_0", "number": "1", "some.dns.name/identifier": "value"}
         {}
         FILE: `b c` is no value of a Kubernetes label, allowed are at most 63 letters, digits, `-`, `_` and `.`, a letter or digit at both ends
-        FILE: `a b` is no key of a Kubernetes label
+        FILE: `a b` is no key of a Kubernetes label, expected one such as `kubernetes.io/arch`
         FILE: the label `a` is no text
         FILE is no mapping of labels to texts, such as `team: blue`: invalid type: sequence, expected a map
         "#);

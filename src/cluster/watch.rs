@@ -1,4 +1,5 @@
-//! One watch on the Jobs and one on the Pods of this service, for all runs together.
+//! One watch on the Jobs and one on the Pods of this service, for all runs together, and beside them those of
+//! [`warnings`].
 //!
 //! What the watches bring is reduced to [`Seen`] at once; whoever waits for a task is woken by the
 //! events of its own Job only.

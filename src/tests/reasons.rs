@@ -85,8 +85,8 @@ async fn a_missing_secret_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn a_container_that_cannot_be_made_is_told() {
-    let (service, message) = kept_by(waits("CreateContainerError", "name is reserved")).await;
-    assert_snapshot!(message, @"3 s: Task 't' failed: job JOB-000-001 failed. Reason: CreateContainerError, Message: container `JOB-000-001` cannot start: name is reserved; check `cmd`, `workingDir`, `volumeMounts` and `securityContext` of the task");
+    let (service, message) = kept_by(waits("CreateContainerError", "no such device")).await;
+    assert_snapshot!(message, @"3 s: Task 't' failed: job JOB-000-001 failed. Reason: CreateContainerError, Message: container `JOB-000-001` cannot start: no such device; check `cmd`, `workingDir`, `volumeMounts` and `securityContext` of the task");
     service.leaves_nothing().await;
 }
 
@@ -295,7 +295,7 @@ async fn a_pod_deleted_by_someone_is_told() {
     sleep(Duration::from_secs(1)).await;
     service.cluster.task("t").loses_its_pod();
     service.answers(2).await;
-    assert_snapshot!(service.message(), @"Task 't' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its Pod was deleted before the task ended, by somebody else than this service⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 143):⏎⏎⏎");
+    assert_snapshot!(service.message(), @"Task 't' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its Pod was deleted before the task ended, by somebody other than this service⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 143):⏎⏎⏎");
     service.leaves_nothing().await;
 }
 
@@ -310,7 +310,7 @@ async fn a_job_suspended_by_someone_is_told_and_ended() {
     sleep(Duration::from_secs(1)).await;
     service.crashes().await;
     service.answers(2).await;
-    assert_snapshot!(service.message(), @"Task 't' failed: job JOB-000-001 failed. Reason: JobSuspended, Message: the Job was suspended while its task ran, by somebody else than this service; the service has ended it; send the event again");
+    assert_snapshot!(service.message(), @"Task 't' failed: job JOB-000-001 failed. Reason: JobSuspended, Message: the Job was suspended while its task ran, by somebody other than this service; the service has ended it; send the event again");
     service.leaves_nothing().await;
 }
 
