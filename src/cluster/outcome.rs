@@ -334,12 +334,13 @@ impl ContainerEnd {
                 .message
                 .clone()
                 .filter(|message| !message.is_empty()),
-            // 1970 stands for a container that never was.
+            // 1970 stands for a container that was made and never ran.
             started: terminated
                 .started_at
                 .as_ref()
-                .map(|time| time.0)
-                .filter(|time| *time > Timestamp::UNIX_EPOCH),
+                .filter(|time| time.0 > Timestamp::UNIX_EPOCH)
+                .or(terminated.finished_at.as_ref())
+                .map(|time| time.0),
             finished: terminated.finished_at.as_ref().map(|time| time.0),
         }
     }
