@@ -1,7 +1,9 @@
 //! The cluster: the only module that names Kubernetes. Jobs are made, watched, marked and read here.
 
 mod calls;
+mod ended_by;
 mod found;
+mod hindrance;
 mod leadership;
 mod logs;
 pub(crate) mod manifest;
@@ -10,6 +12,7 @@ mod namespace;
 pub(crate) mod outcome;
 mod own_pod;
 pub(crate) mod pod_defaults;
+mod warnings;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -17,6 +20,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
+use jiff::Timestamp;
 use kube::Client;
 use kube::client::ClientBuilder;
 use serde_json::{Value, json};
@@ -26,10 +30,11 @@ use tower::timeout::TimeoutLayer;
 use tower::util::MapResultLayer;
 
 pub(crate) use found::{Found, Listing, Progress, Sighting, Told};
+pub(crate) use hindrance::Graces;
 pub(crate) use leadership::{Identity, Leadership, Standing};
 pub(crate) use manifest::{AccessVariables, InitContainer, JobSettings, SecretKey, Start};
 use outcome::Limits;
-pub(crate) use outcome::TaskEnd;
+pub(crate) use outcome::{Aftermath, TaskEnd};
 pub(crate) use own_pod::{OwnAccount, OwnPod};
 pub(crate) use watch::News;
 
@@ -55,6 +60,7 @@ pub(crate) struct Cluster {
     namespaces: Arc<BTreeMap<String, Namespace>>,
     settings: Arc<JobSettings>,
     metrics: Metrics,
+    graces: Graces,
 }
 
 /// What became of creating a Job that may have been created before.
@@ -100,9 +106,11 @@ impl Cluster {
         others: impl IntoIterator<Item = String>,
         settings: JobSettings,
         metrics: Metrics,
+        graces: Graces,
+        clock: fn() -> Timestamp,
     ) -> Self {
         let of = |name: String, needed| {
-            let namespace = Namespace::new(&client, &name, needed);
+            let namespace = Namespace::new(&client, &name, needed, clock);
             (name, namespace)
         };
         let others = others
@@ -116,6 +124,7 @@ impl Cluster {
             namespaces: Arc::new(namespaces),
             settings: Arc::new(settings),
             metrics,
+            graces,
         }
     }
 
@@ -211,6 +220,7 @@ impl Cluster {
                 let limits = Limits {
                     seconds: place.task.time_limit,
                     attempts: 1 + usize::from(u8::from(place.task.retries)),
+                    graces: self.graces,
                 };
                 let end = namespace.end(&place.job_name(), limits).await;
                 match &place.task.result_file {
@@ -250,16 +260,31 @@ impl Cluster {
             .await;
     }
 
-    /// Notes on a Job that its task succeeded where a sidecar keeps the Job from showing it: the time limit
-    /// would end both, and whoever takes the run over would see only that.
+    /// Notes on a Job what whoever takes the run over would not see: that its task succeeded where a sidecar
+    /// keeps the Job from showing it, as the time limit would end both; or why it failed. Ends a Job that
+    /// would go on.
     pub(crate) async fn mark_ended(&self, place: Place<'_>, end: &TaskEnd) {
-        if end.ending == Ending::Succeeded && self.outlived(place).is_some() {
-            self.annotate(place, names::SUCCEEDED).await;
+        let failure = match &end.ending {
+            Ending::Succeeded if self.outlived(place).is_some() => {
+                return self.annotate(place, names::SUCCEEDED).await;
+            }
+            Ending::Succeeded => return,
+            Ending::Failed(failure) => failure,
+        };
+        let mut patch = json!({"metadata": {"annotations": {names::FAILED: failure}}});
+        match end.aftermath {
+            Aftermath::Nothing => return,
+            Aftermath::Note => {}
+            // A Job without time ends at once, with no Pod more even if it is resumed.
+            Aftermath::NoteAndEnd => {
+                patch["spec"] = json!({"activeDeadlineSeconds": 0, "suspend": false});
+            }
         }
+        self.patch(place, &patch).await;
     }
 
     /// When a Pod was created that outlives its task.
-    fn outlived(&self, place: Place<'_>) -> Option<jiff::Timestamp> {
+    fn outlived(&self, place: Place<'_>) -> Option<Timestamp> {
         let name = place.job_name();
         self.namespace_of(place)?.watch.seen(&name)?.outlived(&name)
     }
@@ -275,7 +300,7 @@ impl Cluster {
     }
 
     async fn annotate(&self, place: Place<'_>, annotation: &str) {
-        let now = jiff::Timestamp::now().to_string();
+        let now = Timestamp::now().to_string();
         let patch = json!({"metadata": {"annotations": {annotation: now}}});
         self.patch(place, &patch).await;
     }
@@ -286,7 +311,7 @@ impl Cluster {
             "metadata": {"labels": {names::REPORTED: "true"}},
             "spec": {"ttlSecondsAfterFinished": place.task.ttl},
         });
-        let now = jiff::Timestamp::now();
+        let now = Timestamp::now();
         if let Some(created) = self.outlived(place) {
             let ran = now.duration_since(created).as_secs();
             patch["spec"]["activeDeadlineSeconds"] = json!(ran + SIDECAR_GRACE_SECONDS);

@@ -99,6 +99,7 @@ impl Desk {
         }
         let outside = Outside {
             client: kubernetes.client(&namespace),
+            clock: Timestamp::now,
             identity: Identity::of_this_process(&namespace, None),
             account: None,
             metrics: Metrics::default(),

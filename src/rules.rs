@@ -1,9 +1,13 @@
 //! What the settings decide about the tasks of every event.
 
+use std::time::Duration;
+
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::cli::{Access, ServeSettings, TaskSettings};
-use crate::cluster::{AccessVariables, InitContainer, JobSettings, OwnAccount, OwnPod, SecretKey};
+use crate::cluster::{
+    AccessVariables, Graces, InitContainer, JobSettings, OwnAccount, OwnPod, SecretKey,
+};
 use crate::job_config::fields::{Amounts, Resources};
 use crate::keptn::Certificates;
 use crate::keptn::addresses::Origin;
@@ -17,6 +21,7 @@ pub(crate) struct Rules {
     pub(crate) defaults: TaskDefaults,
     pub(crate) jobs: JobSettings,
     pub(crate) masks: Masks,
+    pub(crate) graces: Graces,
 }
 
 /// What is known of this service itself.
@@ -38,8 +43,17 @@ impl Rules {
             policy: policy(&settings.tasks, namespace, known),
             jobs: job_settings(settings, namespace, &known.pod, &defaults),
             masks: masks(settings, &known.secrets),
+            graces: graces(&settings.tasks),
             defaults,
         }
+    }
+}
+
+fn graces(settings: &TaskSettings) -> Graces {
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    Graces {
+        image_pull: seconds(settings.image_pull_grace_seconds),
+        unschedulable: seconds(settings.unschedulable_grace_seconds),
     }
 }
 

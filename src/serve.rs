@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use jiff::Timestamp;
 use kube::Client;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
@@ -43,6 +44,8 @@ const RELEASE: Duration = Duration::from_secs(1);
 /// What the service is connected to.
 pub(crate) struct Outside {
     pub(crate) client: Client,
+    /// That of the cluster's objects.
+    pub(crate) clock: fn() -> Timestamp,
     /// Where Jobs run.
     pub(crate) namespace: String,
     pub(crate) identity: Identity,
@@ -141,6 +144,7 @@ impl Outside {
     ) -> anyhow::Result<Self> {
         Ok(Self {
             client,
+            clock: Timestamp::now,
             namespace: settings.tasks.namespace(own_namespace),
             identity: Identity::of_this_process(own_namespace, settings.pod_name.as_deref()),
             account: None,
@@ -201,6 +205,8 @@ impl Service {
             others,
             rules.jobs,
             outside.metrics.clone(),
+            rules.graces,
+            outside.clock,
         );
         let halt = CancellationToken::new();
         let runs = Arc::new(Runs::new(

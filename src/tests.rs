@@ -26,6 +26,7 @@ mod oauth;
 mod podman;
 mod project;
 mod real_cluster;
+mod reasons;
 mod recovery;
 mod replicas;
 mod schedules;
@@ -221,6 +222,7 @@ impl Process {
             account: None,
             metrics: metrics.clone(),
             client: cluster.client(&wire),
+            clock: kubernetes::clock,
             namespace: "keptn".into(),
             identity: Identity::of_this_process("keptn", Some(pod)),
             keptn: keptn.transport(&wire),

@@ -266,6 +266,16 @@ pub(crate) struct TaskSettings {
           value_parser = seconds)]
     pub(crate) task_deadline_seconds: u32,
 
+    /// Seconds for which images may fail to be pulled before the task fails; 0 is at once.
+    #[arg(long, env = "IMAGE_PULL_GRACE_SECONDS", value_name = "IMAGE_PULL_GRACE_SECONDS",
+          default_value_t = 30, value_parser = |text: &str| within(text, 0..=86_400))]
+    pub(crate) image_pull_grace_seconds: u32,
+
+    /// Seconds for which a Pod may wait for a node before its task fails; 0 is at once.
+    #[arg(long, env = "UNSCHEDULABLE_GRACE_SECONDS", value_name = "UNSCHEDULABLE_GRACE_SECONDS",
+          default_value_t = 300, value_parser = |text: &str| within(text, 0..=86_400))]
+    pub(crate) unschedulable_grace_seconds: u32,
+
     /// Value of the managed-by label; it tells the Jobs of several installations apart.
     #[arg(long, env = "FULL_DEPLOYMENT_NAME", value_name = "FULL_DEPLOYMENT_NAME",
           default_value = "job-executor-service", value_parser = label_value)]

@@ -62,13 +62,16 @@ impl Sighting {
     pub(super) fn of(job: &Job) -> Option<Self> {
         let run = RunId::from_label(job.labels().get(names::RUN)?);
         let record = job.annotations().get(names::RECORD)?;
+        let status = job.status.as_ref();
+        // One that ran and is suspended does not wait for its turn: somebody did that.
+        let has_run = status.is_some_and(|status| status.start_time.is_some());
         let marked = |mark: &str| job.annotations().contains_key(mark);
         Some(Self {
             run,
             job: job.name_any(),
             record: record.clone(),
             progress: Progress {
-                queued: job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true),
+                queued: job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true) && !has_run,
                 told: if marked(names::ANSWERED) {
                     Told::Finished
                 } else if marked(names::STARTED) {

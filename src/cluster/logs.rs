@@ -34,12 +34,13 @@ pub(super) async fn read(
     for ContainerSeen {
         name: container,
         state,
+        ..
     } in init_containers.chain(&seen.containers)
     {
         let error = match state {
             ContainerState::Ended(end) => end.error().map(|error| masks.text(&error)),
             ContainerState::Running if failed => None,
-            ContainerState::Running | ContainerState::Waiting => continue,
+            ContainerState::Running | ContainerState::Waiting(_) => continue,
         };
         logs.push(ContainerLog {
             container: container.clone(),

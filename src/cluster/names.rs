@@ -17,6 +17,8 @@ pub(crate) const RECORD: &str = "keptn.sh/jes-record";
 pub(crate) const STARTED: &str = "keptn.sh/jes-started";
 /// Annotation: the task succeeded, whatever becomes of the Job.
 pub(crate) const SUCCEEDED: &str = "keptn.sh/jes-succeeded";
+/// Annotation: why the task failed, where nothing else will tell for long.
+pub(crate) const FAILED: &str = "keptn.sh/jes-failed";
 /// Annotation on the first Job of a run of several: `.finished` was delivered, marks are missing.
 pub(crate) const ANSWERED: &str = "keptn.sh/jes-answered";
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
@@ -12,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::calls::{Failed, call, retried};
 use super::found::Sighting;
-use super::outcome::{JobSeen, Limits, TaskEnd};
+use super::outcome::{Aftermath, JobSeen, Limits, TaskEnd};
 use super::watch::{self, Watch};
 use super::{Created, Refused};
 
@@ -60,11 +61,16 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
-    pub(super) fn new(client: &Client, name: &str, needed: Needed) -> Self {
+    pub(super) fn new(
+        client: &Client,
+        name: &str,
+        needed: Needed,
+        clock: fn() -> Timestamp,
+    ) -> Self {
         Self {
             jobs: Api::namespaced(client.clone(), name),
             pods: Api::namespaced(client.clone(), name),
-            watch: Watch::new(),
+            watch: Watch::new(clock),
             needed,
         }
     }
@@ -136,18 +142,22 @@ impl Namespace {
             self.look(job).await;
         }
         let overdue = Duration::from_secs(limits.seconds.into()) + OVERDUE;
-        let end = loop {
-            match timeout(overdue, self.watch.end(job, limits)).await {
-                Ok(end) => break end,
-                Err(_) => self.look(job).await,
+        loop {
+            let Ok(end) = timeout(overdue, self.watch.end(job, limits)).await else {
+                self.look(job).await;
+                continue;
+            };
+            match end.aftermath {
+                // What the watches show may be older than what is so.
+                Aftermath::NoteAndEnd => self.look(job).await,
+                Aftermath::Note | Aftermath::Nothing if end.finished.is_some() => return end,
+                // The Job's condition can be here before the Pod's, and with it goes where the logs are.
+                Aftermath::Note | Aftermath::Nothing => self.look_for_pods(job).await,
             }
-        };
-        if end.finished.is_some() {
-            return end;
+            if let Some(end) = self.watch.end_by_now(job, limits) {
+                return end;
+            }
         }
-        // The Job's condition can be here before the Pod's, and with it goes where the logs are.
-        self.look_for_pods(job).await;
-        self.watch.end(job, limits).await
     }
 
     /// Asks for a Job that the watch does not show: one that was deleted while the watch was away, or

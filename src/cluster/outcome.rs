@@ -2,15 +2,20 @@
 //!
 //! A container's end is final (`restartPolicy: Never`), where no other attempt follows it, and visible
 //! about two seconds before the Job's condition; the condition tells what a Pod cannot: the deadline, a
-//! Pod that is gone.
+//! Pod that is gone. A task that does not start ends when its [`Hindrance`] has lasted too long.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStateTerminated, ContainerStatus, Pod, PodCondition,
+};
 use kube::ResourceExt;
+use tokio::time::Instant;
 
+use super::ended_by;
+use super::hindrance::{Graces, Hindrance, Warning};
 use super::names::{self, init_container_name};
 use crate::report::Ending;
 
@@ -20,6 +25,25 @@ pub(crate) struct Seen {
     pub(crate) job: JobSeen,
     /// By name; a Pod that is gone leaves what was last seen of it.
     pub(crate) pods: BTreeMap<String, PodSeen>,
+    /// The Job controller cannot create a Pod.
+    pub(crate) no_pod: Option<Warning>,
+    /// Volumes that Pods wait for, by the Pod's name.
+    pub(crate) no_volume: BTreeMap<String, Warning>,
+    hindered: Option<Hindered>,
+}
+
+/// What keeps the task from starting now, and since when.
+#[derive(Debug, Clone)]
+struct Hindered {
+    by: Hindrance,
+    since: Instant,
+}
+
+/// The same moment of this process's clock and of the one that the cluster's objects have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    pub(crate) instant: Instant,
+    pub(crate) time: Timestamp,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -27,11 +51,15 @@ pub(crate) enum JobSeen {
     #[default]
     NotYet,
     Running,
+    /// After it had run.
+    Suspended,
     Complete,
     Failed {
         reason: String,
         message: String,
     },
+    /// Its task ended, and why is noted on it.
+    Noted(String),
     Gone,
     /// It was looked for and never seen.
     Absent,
@@ -44,8 +72,15 @@ pub(crate) struct PodSeen {
     /// Somebody ends the Pod: its containers' exit codes are no longer the task's.
     pub(crate) ending: bool,
     pub(crate) created: Option<Timestamp>,
+    /// It has ended, and not well.
+    pub(crate) failed: bool,
     /// Why the kubelet ended the Pod as a whole, such as `Evicted`.
     pub(crate) reason: Option<String>,
+    pub(crate) message: Option<String>,
+    /// Who of the cluster ends it, and why.
+    pub(crate) disruption: Option<String>,
+    /// Why no node has it.
+    unplaced: Option<Hindrance>,
     pub(crate) init_containers: Vec<ContainerSeen>,
     pub(crate) containers: Vec<ContainerSeen>,
 }
@@ -53,12 +88,13 @@ pub(crate) struct PodSeen {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ContainerSeen {
     pub(crate) name: String,
+    pub(crate) memory_limit: Option<String>,
     pub(crate) state: ContainerState,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum ContainerState {
-    Waiting,
+    Waiting(Option<Hindrance>),
     Running,
     Ended(ContainerEnd),
 }
@@ -79,6 +115,7 @@ pub(crate) struct Limits {
     pub(crate) seconds: u32,
     /// At least one.
     pub(crate) attempts: usize,
+    pub(crate) graces: Graces,
 }
 
 /// The end of a task, and where its logs are.
@@ -90,6 +127,18 @@ pub(crate) struct TaskEnd {
     pub(crate) started: Option<Timestamp>,
     pub(crate) finished: Option<Timestamp>,
     pub(crate) pod: Option<(String, PodSeen)>,
+    pub(crate) aftermath: Aftermath,
+}
+
+/// What the end of a task leaves to do at its Job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Aftermath {
+    /// It shows its end itself.
+    Nothing,
+    /// What told the reason does not last: whoever takes the run over would find another one.
+    Note,
+    /// The Job would go on, too.
+    NoteAndEnd,
 }
 
 impl TaskEnd {
@@ -101,6 +150,7 @@ impl TaskEnd {
             started: None,
             finished: None,
             pod: None,
+            aftermath: Aftermath::Nothing,
         }
     }
 
@@ -116,7 +166,7 @@ impl TaskEnd {
         let mut named = containers.filter(|container| container.name == job);
         self.result = named.find_map(|container| match &mut container.state {
             ContainerState::Ended(end) => end.message.take(),
-            ContainerState::Waiting | ContainerState::Running => None,
+            ContainerState::Waiting(_) | ContainerState::Running => None,
         });
         self
     }
@@ -126,6 +176,9 @@ impl JobSeen {
     pub(crate) fn of(job: &Job) -> Self {
         if job.annotations().contains_key(names::SUCCEEDED) {
             return Self::Complete;
+        }
+        if let Some(reason) = job.annotations().get(names::FAILED) {
+            return Self::Noted(reason.clone());
         }
         let status = job.status.as_ref();
         let conditions = status
@@ -147,7 +200,17 @@ impl JobSeen {
                 _ => {}
             }
         }
+        let has_run = status.is_some_and(|status| status.start_time.is_some());
+        let is_suspended = job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true);
+        if is_suspended && has_run {
+            return Self::Suspended;
+        }
         Self::Running
+    }
+
+    /// Whether nothing tells of an end.
+    pub(crate) fn goes_on(&self) -> bool {
+        matches!(self, Self::Running | Self::Suspended)
     }
 }
 
@@ -156,19 +219,65 @@ impl PodSeen {
         let Some(status) = &pod.status else {
             return Self::default();
         };
-        let seen = |statuses: &Option<Vec<ContainerStatus>>| {
-            statuses.iter().flatten().map(ContainerSeen::of).collect()
+        let spec = pod.spec.as_ref();
+        let specs = || {
+            let containers = spec.map(|spec| spec.containers.iter());
+            let init_containers = spec.map(|spec| spec.init_containers.iter().flatten());
+            let containers = containers.into_iter().flatten();
+            containers.chain(init_containers.into_iter().flatten())
         };
+        let seen = |statuses: &Option<Vec<ContainerStatus>>| {
+            let statuses = statuses.iter().flatten();
+            let of = |status: &ContainerStatus| {
+                let spec = specs().find(|container| container.name == status.name);
+                ContainerSeen::of(status, spec)
+            };
+            statuses.map(of).collect()
+        };
+        let conditions = status.conditions.as_deref().unwrap_or_default();
         Self {
             ending: pod.metadata.deletion_timestamp.is_some(),
             created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            reason: status.reason.as_ref().map(|reason| match &status.message {
-                Some(message) => format!("{reason}: {message}"),
-                None => reason.clone(),
-            }),
+            failed: status.phase.as_deref() == Some("Failed"),
+            reason: status.reason.clone(),
+            message: status.message.clone(),
+            disruption: conditions.iter().find_map(disruption),
+            unplaced: conditions.iter().find_map(Hindrance::of_condition),
             init_containers: seen(&status.init_container_statuses),
             containers: seen(&status.container_statuses),
         }
+    }
+
+    /// What keeps the container of this Job from starting.
+    fn hindrance(&self, job: &str, no_volume: Option<&Warning>) -> Option<Hindrance> {
+        if let Some(unplaced) = &self.unplaced {
+            return Some(unplaced.clone());
+        }
+        let own = self.containers.iter().find(|own| own.name == job)?;
+        let containers = || self.init_containers.iter().chain([own]);
+        let why = |container: &ContainerSeen| match &container.state {
+            ContainerState::Waiting(why) => Some(why.clone()),
+            ContainerState::Running | ContainerState::Ended(_) => None,
+        };
+        // A container that runs or has ended does not need those beside it.
+        why(own)?;
+        if let Some(hindrance) = containers().filter_map(why).flatten().next() {
+            return Some(hindrance);
+        }
+        // Volumes are there before anything runs.
+        let waits = containers().all(|container| why(container).is_some());
+        Hindrance::of_mount(&own.name, no_volume.filter(|_| waits)?)
+    }
+
+    /// Whether its containers' exit codes are the task's: those of a Pod that is ended from outside (deleted,
+    /// evicted, its node shut down) may well be 0.
+    fn is_whole(&self) -> bool {
+        !self.ending && self.reason.is_none()
+    }
+
+    /// Whether it may still do its task's work.
+    fn is_alive(&self) -> bool {
+        !self.ending && !self.failed
     }
 
     fn container(&self, name: &str) -> Option<&ContainerEnd> {
@@ -188,15 +297,32 @@ impl PodSeen {
     }
 }
 
+/// That it is meant to end, with who says so.
+fn disruption(condition: &PodCondition) -> Option<String> {
+    let applies = condition.type_ == "DisruptionTarget" && condition.status == "True";
+    applies.then(|| {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        format!("{}: {}", text(&condition.reason), text(&condition.message))
+    })
+}
+
 impl ContainerSeen {
-    fn of(status: &ContainerStatus) -> Self {
+    fn of(status: &ContainerStatus, spec: Option<&Container>) -> Self {
         let state = status.state.clone().unwrap_or_default();
+        let resources = spec.and_then(|container| container.resources.as_ref());
+        let limits = resources.and_then(|resources| resources.limits.as_ref());
+        let waiting = state.waiting.unwrap_or_default();
         Self {
             name: status.name.clone(),
+            memory_limit: limits
+                .and_then(|of| of.get("memory"))
+                .map(|of| of.0.clone()),
             state: match (state.terminated, state.running) {
                 (Some(terminated), _) => ContainerState::Ended(ContainerEnd::of(&terminated)),
                 (None, Some(_)) => ContainerState::Running,
-                (None, None) => ContainerState::Waiting,
+                (None, None) => {
+                    ContainerState::Waiting(Hindrance::of_waiting(&status.name, &waiting))
+                }
             },
         }
     }
@@ -204,7 +330,7 @@ impl ContainerSeen {
     pub(crate) fn end(&self) -> Option<&ContainerEnd> {
         match &self.state {
             ContainerState::Ended(end) => Some(end),
-            ContainerState::Waiting | ContainerState::Running => None,
+            ContainerState::Waiting(_) | ContainerState::Running => None,
         }
     }
 }
@@ -218,7 +344,13 @@ impl ContainerEnd {
                 .message
                 .clone()
                 .filter(|message| !message.is_empty()),
-            started: terminated.started_at.as_ref().map(|time| time.0),
+            // 1970 stands for a container that was made and never ran.
+            started: terminated
+                .started_at
+                .as_ref()
+                .filter(|time| time.0 > Timestamp::UNIX_EPOCH)
+                .or(terminated.finished_at.as_ref())
+                .map(|time| time.0),
             finished: terminated.finished_at.as_ref().map(|time| time.0),
         }
     }
@@ -242,55 +374,97 @@ impl Seen {
         self.pods.values().find(outliving)?.created
     }
 
+    /// Whether something keeps the task from starting, after whatever was just seen. Where Kubernetes does not
+    /// say since when, a process that takes over counts from when it sees it.
+    pub(crate) fn review(&mut self, job: &str, now: Now) {
+        self.hindered = self.hindrance(job).map(|by| match &self.hindered {
+            Some(known) if known.by.kind == by.kind => Hindered {
+                by: known.by.followed_by(by),
+                since: known.since,
+            },
+            _ => {
+                let age = by.since.map(|since| now.time.duration_since(since));
+                let age = age.and_then(|age| age.try_into().ok()).unwrap_or_default();
+                let since = now.instant.checked_sub(age).unwrap_or(now.instant);
+                Hindered { by, since }
+            }
+        });
+    }
+
+    fn hindrance(&self, job: &str) -> Option<Hindrance> {
+        match &self.job {
+            JobSeen::Suspended => return Some(Hindrance::suspension()),
+            JobSeen::Running => {}
+            _ => return None,
+        }
+        let mut alive = self.pods.iter().filter(|(_, pod)| pod.is_alive());
+        match alive.next() {
+            Some((name, pod)) => pod.hindrance(job, self.no_volume.get(name)),
+            None => self.no_pod().map(Hindrance::of_creation),
+        }
+    }
+
+    /// One from before the last Pod is out of date.
+    fn no_pod(&self) -> Option<&Warning> {
+        let last_pod = self.pods.values().map(|pod| pod.created).max();
+        let is_new = |warning: &&Warning| last_pod.is_none_or(|created| warning.last > created);
+        self.no_pod.as_ref().filter(is_new)
+    }
+
+    /// When what keeps the task from starting has lasted too long.
+    pub(crate) fn patience_ends(&self, graces: Graces) -> Option<Instant> {
+        let hindered = self.hindered.as_ref()?;
+        hindered.by.patience_ends(hindered.since, graces)
+    }
+
     /// How the task of this Job ended, if it has.
-    pub(crate) fn end(&self, job: &str, limits: Limits) -> Option<TaskEnd> {
+    pub(crate) fn end(&self, job: &str, limits: Limits, now: Instant) -> Option<TaskEnd> {
+        if let JobSeen::Noted(failure) = &self.job {
+            return Some(self.ended(job, Ending::Failed(failure.clone())));
+        }
         if let JobSeen::Failed { reason, .. } = &self.job
             && reason == "DeadlineExceeded"
         {
-            let failure = format!(
-                "job {job} failed: job deadline exceeded ({} s; `maxPollDuration` of the \
-                 task or TASK_DEADLINE_SECONDS of the service changes it)",
-                limits.seconds
-            );
-            return Some(self.ended(job, Ending::Failed(failure)));
+            return Some(self.deadline_exceeded(job, limits));
         }
-        // A Pod that is ended from outside (deleted, evicted, its node shut down) may well exit with 0;
-        // then the Job's condition decides.
-        let alive = || {
-            self.pods
-                .values()
-                .filter(|pod| !pod.ending && pod.reason.is_none())
-        };
-        let ends = alive().filter_map(|pod| pod.container(job));
-        if ends.clone().any(|end| end.exit_code == 0) {
+        let whole = self.pods.values().filter(|pod| pod.is_whole());
+        let mut ends = whole.filter_map(|pod| pod.container(job));
+        if ends.any(|end| end.exit_code == 0) {
             return Some(self.ended(job, Ending::Succeeded));
         }
         let init_container = init_container_name(job);
-        let bad_init = |pod: &&PodSeen| {
-            pod.init_container(&init_container)
-                .is_some_and(|end| end.exit_code != 0)
+        let has_failed = |pod: &&PodSeen| {
+            let bad_init = pod
+                .init_container(&init_container)
+                .is_some_and(|end| end.exit_code != 0);
+            let by_itself = pod.is_whole() && (pod.container(job).is_some() || bad_init);
+            by_itself || (pod.failed && !pod.ending)
         };
         // Kubernetes makes another Pod after each that failed, until it has made them all.
-        if ends.count() + alive().filter(bad_init).count() >= limits.attempts {
-            let failure = backoff_limit_exceeded(job, limits.attempts);
-            return Some(self.ended(job, Ending::Failed(failure)));
+        if self.pods.values().filter(has_failed).count() >= limits.attempts {
+            return Some(self.failed(job, backoff_limit_exceeded(job, limits.attempts)));
         }
         match &self.job {
-            JobSeen::NotYet | JobSeen::Running => None,
+            JobSeen::NotYet | JobSeen::Running | JobSeen::Suspended => {
+                let hindered = self.hindered.as_ref()?;
+                let is_over = now >= self.patience_ends(limits.graces)?;
+                is_over.then(|| TaskEnd {
+                    aftermath: Aftermath::NoteAndEnd,
+                    ..self.ended(job, Ending::Failed(hindered.by.text(job)))
+                })
+            }
             JobSeen::Complete => Some(self.ended(job, Ending::Succeeded)),
             JobSeen::Failed { reason, message } => {
-                let mut failure = format!("job {job} failed. Reason: {reason}, Message: {message}");
-                for pod in self.pods.values().filter_map(|pod| pod.reason.as_deref()) {
-                    failure.push_str(&format!(" (the Pod: {pod})"));
-                }
-                Some(self.ended(job, Ending::Failed(failure)))
+                let failure = format!("job {job} failed. Reason: {reason}, Message: {message}");
+                Some(self.failed(job, failure))
             }
-            JobSeen::Gone => Some(self.failed(job, "was deleted before it ended")),
-            JobSeen::Absent => Some(self.failed(
+            JobSeen::Noted(failure) => Some(self.ended(job, Ending::Failed(failure.clone()))),
+            JobSeen::Gone => Some(self.missing(job, "was deleted before it ended")),
+            JobSeen::Absent => Some(self.missing(
                 job,
                 "is not there: its creation was refused, or somebody deleted it",
             )),
-            JobSeen::Hidden => Some(self.failed(
+            JobSeen::Hidden => Some(self.missing(
                 job,
                 "cannot be seen any more: the service's account lacks the permissions in its namespace \
                  (deploy/job-namespace.yaml)",
@@ -298,8 +472,51 @@ impl Seen {
         }
     }
 
-    fn failed(&self, job: &str, what: &str) -> TaskEnd {
+    fn missing(&self, job: &str, what: &str) -> TaskEnd {
         self.ended(job, Ending::Failed(format!("job {job} {what}")))
+    }
+
+    /// With what the Pod waited for, where it never started.
+    fn deadline_exceeded(&self, job: &str, limits: Limits) -> TaskEnd {
+        let failure = format!(
+            "job {job} failed: job deadline exceeded ({} s; `maxPollDuration` of the \
+             task or TASK_DEADLINE_SECONDS of the service changes it)",
+            limits.seconds
+        );
+        // The Pod goes at the same moment.
+        let last = self.pods.iter().max_by_key(|(_, pod)| pod.created);
+        let hindrance = match last {
+            Some((name, pod)) => pod.hindrance(job, self.no_volume.get(name)),
+            None => self.no_pod.as_ref().map(Hindrance::of_creation),
+        };
+        match hindrance {
+            None => self.ended(job, Ending::Failed(failure)),
+            Some(hindrance) => TaskEnd {
+                aftermath: Aftermath::Note,
+                ..self.ended(
+                    job,
+                    Ending::Failed(format!("{failure}; {}", hindrance.explanation())),
+                )
+            },
+        }
+    }
+
+    /// With what ended the last Pod, where it was not the task itself.
+    fn failed(&self, job: &str, failure: String) -> TaskEnd {
+        let mut end = self.ended(job, Ending::Failed(failure));
+        let Some((_, pod)) = &end.pod else {
+            return end;
+        };
+        if let (Ending::Failed(failure), Some(explanation)) =
+            (&mut end.ending, ended_by::explanation(job, pod))
+        {
+            failure.push_str("; ");
+            failure.push_str(&explanation);
+            if pod.ending || pod.reason.is_some() {
+                end.aftermath = Aftermath::Note;
+            }
+        }
+        end
     }
 
     fn ended(&self, job: &str, ending: Ending) -> TaskEnd {
@@ -322,6 +539,7 @@ impl Seen {
             started: container.and_then(|end| end.started),
             finished: container.and_then(|end| end.finished),
             pod: pod.map(|(name, pod)| (name.clone(), pod.clone())),
+            aftermath: Aftermath::Nothing,
         }
     }
 }
@@ -340,6 +558,8 @@ fn backoff_limit_exceeded(job: &str, attempts: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn pod(yaml: &str) -> PodSeen {
@@ -352,11 +572,21 @@ mod tests {
 
     fn end(job: JobSeen, pod: Option<PodSeen>) -> String {
         let pods = pod.into_iter().map(|pod| ("j-x".to_owned(), pod)).collect();
+        let graces = Graces {
+            image_pull: Duration::from_secs(30),
+            unschedulable: Duration::from_secs(300),
+        };
         let limits = Limits {
             seconds: 30,
             attempts: 1,
+            graces,
         };
-        match (Seen { job, pods }).end("j", limits) {
+        let seen = Seen {
+            job,
+            pods,
+            ..Seen::default()
+        };
+        match seen.end("j", limits, Instant::now()) {
             None => "goes on".into(),
             Some(TaskEnd {
                 ending: Ending::Succeeded,
@@ -379,7 +609,8 @@ mod tests {
         {exitCode: 1, reason: Error}}}], containerStatuses: [{name: j, state: {waiting: {}}}]}}";
     const EVICTED_WITH_0: &str = "{status: {reason: Evicted, message: no disk, containerStatuses: \
         [{name: j, state: {terminated: {exitCode: 0, reason: Completed}}}]}}";
-    const EVICTED: &str = "{status: {reason: Evicted, message: no disk, containerStatuses: []}}";
+    const EVICTED: &str =
+        "{status: {phase: Failed, reason: Evicted, message: no disk, containerStatuses: []}}";
 
     fn condition(kind: &str, reason: &str) -> JobSeen {
         job(&format!(
@@ -417,14 +648,14 @@ mod tests {
         goes on
         succeeded
         job j failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit
-        job j failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit
+        job j failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its init container `init-j`, which fetches the task's files, failed (Error, exit code 1)
         goes on
-        goes on
+        job j failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its Pod was evicted by its node (Evicted: no disk); raise `resources.requests` of the task, so that its node has room for it
         goes on
         goes on
         succeeded
         job j failed: job deadline exceeded (30 s; `maxPollDuration` of the task or TASK_DEADLINE_SECONDS of the service changes it)
-        job j failed. Reason: BackoffLimitExceeded, Message: m (the Pod: Evicted: no disk)
+        job j failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its Pod was evicted by its node (Evicted: no disk); raise `resources.requests` of the task, so that its node has room for it
         job j was deleted before it ended
         succeeded
         ");

@@ -1,4 +1,5 @@
-//! One watch on the Jobs and one on the Pods of this service in a namespace, for all runs together.
+//! One watch on the Jobs and one on the Pods of this service in a namespace, for all runs together, and beside
+//! them those of [`warnings`].
 //!
 //! What the watches bring is reduced to [`Seen`] at once; whoever waits for a task is woken by the
 //! events of its own Job only.
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use futures::stream::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
@@ -18,13 +20,15 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use super::found::Sighting;
+use super::hindrance::Warning;
 use super::names;
 use super::namespace::Needed;
-use super::outcome::{JobSeen, Limits, PodSeen, Seen, TaskEnd};
+use super::outcome::{JobSeen, Limits, Now, PodSeen, Seen, TaskEnd};
+use super::warnings;
 use crate::metrics::{Metrics, Watched};
 use crate::telemetry::error_chain;
 
@@ -77,10 +81,10 @@ impl Backoff for Pauses {
 
 /// A watch is asked for anew after this many seconds, so that one whose connection died without a word
 /// is noticed.
-const WATCH_SECONDS: u32 = 60;
+pub(super) const WATCH_SECONDS: u32 = 60;
 
 /// Of a list. A page is in memory as a whole; a Job may take some 200 KiB, and has less than 10 as a rule.
-const PAGE_SIZE: u32 = 200;
+pub(super) const PAGE_SIZE: u32 = 200;
 
 /// Whether something can be followed: an outage of the API server is told once, and its end.
 #[derive(Default)]
@@ -182,7 +186,7 @@ impl Teller {
     }
 }
 
-fn is_forbidden(error: &watcher::Error) -> bool {
+pub(super) fn is_forbidden(error: &watcher::Error) -> bool {
     let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) =
         error
     else {
@@ -206,6 +210,8 @@ pub(crate) enum News {
 #[derive(Clone)]
 pub(crate) struct Watch {
     tasks: Arc<Mutex<Tasks>>,
+    /// That of the cluster's objects.
+    clock: fn() -> Timestamp,
 }
 
 #[derive(Default)]
@@ -223,9 +229,10 @@ struct Task {
 }
 
 impl Watch {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(clock: fn() -> Timestamp) -> Self {
         Self {
             tasks: Arc::default(),
+            clock,
         }
     }
 
@@ -255,13 +262,27 @@ impl Watch {
     pub(crate) async fn end(&self, job: &str, limits: Limits) -> TaskEnd {
         let mut seen = self.subscribe(job);
         loop {
-            if let Some(end) = seen.borrow_and_update().end(job, limits) {
-                return end;
-            }
-            if seen.changed().await.is_err() {
-                seen = self.subscribe(job);
+            let patience_ends = {
+                let seen = seen.borrow_and_update();
+                if let Some(end) = seen.end(job, limits, Instant::now()) {
+                    return end;
+                }
+                seen.patience_ends(limits.graces)
+            };
+            tokio::select! {
+                changed = seen.changed() => if changed.is_err() {
+                    seen = self.subscribe(job);
+                },
+                () = reached(patience_ends) => {}
             }
         }
+    }
+
+    /// How the task of a Job ended, as far as is known now.
+    pub(crate) fn end_by_now(&self, job: &str, limits: Limits) -> Option<TaskEnd> {
+        self.subscribe(job)
+            .borrow()
+            .end(job, limits, Instant::now())
     }
 
     /// Whether nothing is known of a Job that is said to exist.
@@ -322,14 +343,15 @@ impl Watch {
         let jobs = watcher(Api::<Job>::namespaced(client.clone(), namespace), jobs)
             .backoff(Pauses::of(teller.needed))
             .boxed();
-        let pods = watcher(Api::<Pod>::namespaced(client, namespace), pods)
+        let pods = watcher(Api::<Pod>::namespaced(client.clone(), namespace), pods)
             .backoff(Pauses::of(teller.needed))
             .boxed();
         let jobs_synced = watch::Sender::new(false);
         let pods_may_start = jobs_synced.subscribe();
         tokio::join!(
             self.follow_jobs(jobs, jobs_synced, teller, namespace, &metrics),
-            self.follow_pods(pods, pods_may_start, &metrics)
+            self.follow_pods(pods, pods_may_start, &metrics),
+            warnings::follow(&self, &client, namespace)
         );
     }
 
@@ -428,11 +450,7 @@ impl Watch {
         }
         let last = JobSeen::of(job);
         self.change(&job.name_any(), |seen| {
-            seen.job = if last == JobSeen::Running {
-                JobSeen::Gone
-            } else {
-                last
-            };
+            seen.job = if last.goes_on() { JobSeen::Gone } else { last };
         });
     }
 
@@ -442,8 +460,8 @@ impl Watch {
         let tasks = self.tasks();
         for (name, task) in &tasks.by_job {
             let was_there = task.known_at < tasks.lists;
-            if was_there && !listed.contains(name) && task.seen.borrow().job == JobSeen::Running {
-                task.seen.send_modify(|seen| seen.job = JobSeen::Gone);
+            if was_there && !listed.contains(name) && task.seen.borrow().job.goes_on() {
+                self.modify(name, task, |seen| seen.job = JobSeen::Gone);
             }
         }
     }
@@ -459,7 +477,33 @@ impl Watch {
 
     fn change(&self, job: &str, change: impl FnOnce(&mut Seen)) {
         if let Some(task) = self.tasks().by_job.get(job) {
-            task.seen.send_modify(change);
+            self.modify(job, task, change);
+        }
+    }
+
+    fn modify(&self, job: &str, task: &Task, change: impl FnOnce(&mut Seen)) {
+        let now = Now {
+            instant: Instant::now(),
+            time: (self.clock)(),
+        };
+        task.seen.send_modify(|seen| {
+            change(seen);
+            seen.review(job, now);
+        });
+    }
+
+    /// The Job controller cannot create a Pod for a Job.
+    pub(super) fn saw_no_pod(&self, job: &str, warning: Warning) {
+        self.change(job, |seen| seen.no_pod = Some(warning));
+    }
+
+    /// A Pod waits for one of its volumes.
+    pub(super) fn saw_no_volume(&self, pod: &str, warning: Warning) {
+        // The Job controller adds five characters to the Job's name.
+        if let Some((job, _)) = pod.rsplit_once('-') {
+            self.change(job, |seen| {
+                seen.no_volume.insert(pod.to_owned(), warning);
+            });
         }
     }
 
@@ -469,13 +513,20 @@ impl Watch {
         let lists = tasks.lists;
         if let Some(task) = tasks.by_job.get_mut(job) {
             task.known_at = lists;
-            task.seen.send_modify(change);
+            self.modify(job, task, change);
         }
     }
 
     fn tasks(&self) -> MutexGuard<'_, Tasks> {
         // No panic can leave the map half changed.
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn reached(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -495,7 +546,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_created_during_a_list_is_not_taken_for_deleted() {
-        let watch = Watch::new();
+        let watch = Watch::new(Timestamp::now);
         for name in ["deleted", "kept"] {
             watch.saw_job(&job(name));
         }

@@ -1,4 +1,4 @@
-//! A Kubernetes API for Jobs, Pods, Leases, Secrets and config maps in this process: what the API server keeps, what
+//! A Kubernetes API for Jobs, Pods, Events, Leases, Secrets and config maps in this process: what the API server keeps, what
 //! the Job controller ([`controller`]) and the kubelet ([`kubelet`]) make of it, and the service under a real
 //! client ([`api`]). Containers are run by a [`Runtime`].
 //!
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use controller::Running;
-pub(crate) use kubelet::{Container, Exit, Mount, Output, Part, Runtime};
+pub(crate) use kubelet::{Container, Exit, Mount, Obstacle, Output, Part, Runtime};
 use log::Log;
 
 /// A watch that is further behind starts anew, as with a real API server.
@@ -72,6 +72,7 @@ struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Resource {
     ConfigMaps,
+    Events,
     Jobs,
     Leases,
     Pods,
@@ -106,6 +107,7 @@ impl Resource {
     pub(crate) fn parse(plural: &str) -> Option<Self> {
         match plural {
             "configmaps" => Some(Self::ConfigMaps),
+            "events" => Some(Self::Events),
             "jobs" => Some(Self::Jobs),
             "leases" => Some(Self::Leases),
             "pods" => Some(Self::Pods),
@@ -117,6 +119,7 @@ impl Resource {
     fn plural(self) -> &'static str {
         match self {
             Self::ConfigMaps => "configmaps",
+            Self::Events => "events",
             Self::Jobs => "jobs",
             Self::Leases => "leases",
             Self::Pods => "pods",
@@ -127,6 +130,7 @@ impl Resource {
     fn kind(self) -> (&'static str, &'static str) {
         match self {
             Self::ConfigMaps => ("v1", "ConfigMap"),
+            Self::Events => ("v1", "Event"),
             Self::Jobs => ("batch/v1", "Job"),
             Self::Leases => ("coordination.k8s.io/v1", "Lease"),
             Self::Pods => ("v1", "Pod"),
@@ -316,6 +320,29 @@ impl Kubernetes {
         if change.key.resource == Resource::Jobs {
             self.control(change);
         }
+    }
+
+    /// Tells of an object what no status shows: once, and then how often.
+    fn warn(&self, of: &Key, reason: &str, message: &str) {
+        let name = format!("{}.{}", of.name, reason.to_lowercase());
+        let event = of.sibling(Resource::Events, &name);
+        let now = self.now();
+        let again = self.get(&event).map(|known| {
+            let count = known["count"].as_u64().unwrap_or_default() + 1;
+            json!({"count": count, "lastTimestamp": now})
+        });
+        let (_, kind) = of.resource.kind();
+        match again {
+            Some(again) => self.patch(&event, &again).ok(),
+            None => self
+                .create(
+                    &event,
+                    json!({"type": "Warning", "reason": reason, "message": message, "count": 1,
+                        "firstTimestamp": now, "lastTimestamp": now,
+                        "involvedObject": {"kind": kind, "namespace": of.namespace, "name": of.name}}),
+                )
+                .ok(),
+        };
     }
 
     /// As Kubernetes writes times.

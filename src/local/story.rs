@@ -313,7 +313,7 @@ impl Observer for Story {
         match change.key.resource {
             Resource::Jobs => self.job(&change.key.name, change.before.as_deref(), after),
             Resource::Pods => self.pod(after),
-            Resource::ConfigMaps | Resource::Leases | Resource::Secrets => {}
+            Resource::ConfigMaps | Resource::Events | Resource::Leases | Resource::Secrets => {}
         }
     }
 

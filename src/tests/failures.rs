@@ -97,7 +97,7 @@ async fn a_failing_init_container_is_told_with_its_log() {
     assert_snapshot!(service.finish().await, @"
     job created: t JOB-000-001
     event sh.keptn.event.test.started
-    event sh.keptn.event.test.finished errored fail: Task 't' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit⏎⏎Logs: ⏎Container init-JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 1):⏎could not find a⏎⏎⏎
+    event sh.keptn.event.test.finished errored fail: Task 't' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its init container `init-JOB-000-001`, which fetches the task's files, failed (Error, exit code 1)⏎⏎Logs: ⏎Container init-JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 1):⏎could not find a⏎⏎⏎
     ");
 }
 

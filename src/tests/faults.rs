@@ -26,7 +26,7 @@ impl Scenario {
     }
 }
 
-pub(super) const SCENARIOS: [Scenario; 7] = [
+pub(super) const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "one task",
         config: "
@@ -114,6 +114,16 @@ actions:
     events: [{name: test}]
     tasks: [{name: one, image: i, files: [a], ttlSecondsAfterFinished: 60}]",
         prepare: |cluster| cluster.task("one").fails_in_its_init_container("no file\n"),
+    },
+    Scenario {
+        name: "a task that cannot start",
+        config: "
+apiVersion: v2
+actions:
+  - name: a
+    events: [{name: test}]
+    tasks: [{name: one, image: i, ttlSecondsAfterFinished: 60}]",
+        prepare: |cluster| cluster.task("one").cannot_be_pulled(),
     },
 ];
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Transcript;
 use crate::local::kubernetes as embedded;
+pub(super) use embedded::Obstacle;
 use embedded::{Change, Container, Exit, Key, Observer, Output, Parts, Resource, Runtime};
 use trouble::Trouble;
 pub(super) use trouble::WatchHabit;
@@ -71,6 +72,9 @@ enum Behaviour {
     BreaksTheService,
     /// Ends well, beside a container that goes on.
     IsOutlived,
+    IsKept(Obstacle),
+    RunsOutOfMemory,
+    IsEvicted(String),
 }
 
 /// A task in the words of a scenario.
@@ -124,6 +128,42 @@ impl Task<'_> {
 
     pub(super) fn is_outlived_by_a_sidecar(&self) {
         self.does(Behaviour::IsOutlived);
+    }
+
+    /// Does not start, until the task does something else.
+    pub(super) fn is_kept_by(&self, obstacle: Obstacle) {
+        self.does(Behaviour::IsKept(obstacle));
+    }
+
+    pub(super) fn cannot_be_pulled(&self) {
+        self.is_kept_by(Obstacle::Waits {
+            reason: "ImagePullBackOff",
+            message: "Back-off pulling image \"i\": ErrImagePull: no such tag".into(),
+        });
+    }
+
+    pub(super) fn runs_out_of_memory(&self) {
+        self.does(Behaviour::RunsOutOfMemory);
+    }
+
+    pub(super) fn is_evicted(&self, message: &str) {
+        self.does(Behaviour::IsEvicted(message.into()));
+    }
+
+    /// Somebody deletes the task's Pods.
+    pub(super) fn loses_its_pod(&self) {
+        for (key, _) in self.cluster.pods_of(&self.name) {
+            let patch = json!({"metadata": {"deletionTimestamp": clock().to_string()}});
+            self.cluster.cluster.patch(&key, &patch).unwrap();
+        }
+    }
+
+    /// Somebody suspends the task's Job, or resumes it.
+    pub(super) fn is_suspended(&self, suspended: bool) {
+        for job in self.cluster.jobs_of(&self.name) {
+            let patch = json!({"spec": {"suspend": suspended}});
+            self.cluster.cluster.patch(&key_of(&job), &patch).unwrap();
+        }
     }
 
     /// The cluster ends the Job, as it does at the end of its time, and its Pod with it.
@@ -193,6 +233,14 @@ impl Script {
                     output.write(format!("attempt {attempt}\n").as_bytes());
                     return Exit::Code(i32::from(attempt <= failures));
                 }
+                Behaviour::RunsOutOfMemory => {
+                    tokio::time::sleep(WORK).await;
+                    return Exit::OutOfMemory;
+                }
+                Behaviour::IsEvicted(message) => {
+                    tokio::time::sleep(WORK).await;
+                    return Exit::Evicted(message);
+                }
                 Behaviour::IsOutlived if container.name == trouble::SIDECAR => {}
                 Behaviour::IsOutlived => {
                     tokio::time::sleep(WORK).await;
@@ -219,6 +267,19 @@ impl Runtime for Script {
             }
         }
         .boxed()
+    }
+
+    fn obstacle(&self, job: &str) -> Option<Obstacle> {
+        let task = self.jobs.lock().unwrap().get(job).map(|job| task_of(job))?;
+        match self.behaviour(&task) {
+            Behaviour::IsKept(obstacle) => Some(obstacle),
+            _ => None,
+        }
+    }
+
+    fn obstacles_change(&self) -> BoxFuture<'static, ()> {
+        let mut tasks = self.tasks.subscribe();
+        async move { tasks.changed().await.unwrap() }.boxed()
     }
 }
 
@@ -268,7 +329,7 @@ fn text(value: &Value) -> String {
 }
 
 /// The same at all times: what leaves a run is compared with what leaves another one.
-fn clock() -> Timestamp {
+pub(super) fn clock() -> Timestamp {
     "2026-11-23T20:41:00Z".parse().unwrap()
 }
 
@@ -327,6 +388,11 @@ impl Kubernetes {
         self.trouble.is_away(away);
     }
 
+    /// The account of the service may not read Events.
+    pub(super) fn forbids_events(&self) {
+        self.trouble.forbids_events();
+    }
+
     /// The account of the service has no permissions in the other namespace.
     pub(super) fn forbids_the_other_namespace(&self) {
         self.trouble.forbids(OTHER_NAMESPACE);
@@ -359,6 +425,31 @@ impl Kubernetes {
         let of = |namespace| self.cluster.list(Resource::Jobs, namespace).1;
         let jobs = [NAMESPACE, OTHER_NAMESPACE].map(of).concat();
         jobs.iter().map(|job| Value::clone(job)).collect()
+    }
+
+    /// Those that may still run.
+    pub(super) fn pods_of(&self, task: &str) -> Vec<(Key, Value)> {
+        let jobs = self.jobs_of(task);
+        let pods = [NAMESPACE, OTHER_NAMESPACE].map(|of| self.cluster.list(Resource::Pods, of).1);
+        let pods = pods.into_iter().flatten().filter(|pod| {
+            let is_of =
+                |job: &Value| pod["metadata"]["labels"]["job-name"] == job["metadata"]["name"];
+            let ended = matches!(
+                text(&pod["status"]["phase"]).as_str(),
+                "Succeeded" | "Failed"
+            );
+            !ended && jobs.iter().any(is_of)
+        });
+        pods.map(|pod| {
+            let metadata = &pod["metadata"];
+            let key = Key::new(
+                Resource::Pods,
+                &text(&metadata["namespace"]),
+                &text(&metadata["name"]),
+            );
+            (key, Value::clone(&pod))
+        })
+        .collect()
     }
 
     fn jobs_of(&self, task: &str) -> Vec<Value> {

@@ -16,6 +16,7 @@ mod likeness;
 mod outages;
 mod permissions;
 mod process;
+mod reasons;
 
 use std::net::SocketAddr;
 use std::time::Duration;

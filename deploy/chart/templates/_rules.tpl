@@ -9,6 +9,9 @@
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list, watch]
 {{- end }}
 
 {{- define "job-executor-service.leaseRules" -}}

@@ -27,6 +27,12 @@ pub(crate) struct Call {
     query: BTreeMap<String, String>,
 }
 
+/// Which objects of a collection are asked for.
+struct Selector {
+    labels: String,
+    fields: String,
+}
+
 /// What a path names.
 enum Target {
     Collection(Resource, String),
@@ -83,8 +89,12 @@ impl Call {
         segments.next()
     }
 
-    fn selector(&self) -> &str {
-        self.query.get("labelSelector").map_or("", String::as_str)
+    fn selector(&self) -> Selector {
+        let of = |name: &str| self.query.get(name).cloned().unwrap_or_default();
+        Selector {
+            labels: of("labelSelector"),
+            fields: of("fieldSelector"),
+        }
     }
 
     /// `/apis/<group>/<version>/namespaces/<namespace>/<resource>[/<name>[/log]]`, and `/api/v1/…`.
@@ -125,7 +135,7 @@ impl Kubernetes {
                 return self.watch(resource, namespace, call);
             }
             (&Method::GET, Some(Target::Collection(resource, namespace))) => {
-                Ok(self.list_of(resource, &namespace, call.selector()))
+                Ok(self.list_of(resource, &namespace, &call.selector()))
             }
             (&Method::POST, Some(Target::Collection(resource, namespace))) => {
                 let name = call.body["metadata"]["name"].as_str().unwrap_or_default();
@@ -160,12 +170,12 @@ impl Kubernetes {
         }
     }
 
-    fn list_of(&self, resource: Resource, namespace: &str, selector: &str) -> String {
+    fn list_of(&self, resource: Resource, namespace: &str, selector: &Selector) -> String {
         let (version, objects) = self.list(resource, namespace);
         let items: Vec<&Value> = objects
             .iter()
             .map(Arc::as_ref)
-            .filter(|object| is_selected(object, selector))
+            .filter(|object| selector.selects(object))
             .collect();
         let (api_version, kind) = resource.kind();
         json!({"kind": format!("{kind}List"), "apiVersion": api_version, "items": items,
@@ -196,7 +206,7 @@ impl Kubernetes {
             cluster: self.clone(),
             resource,
             namespace,
-            selector: call.selector().to_owned(),
+            selector: call.selector(),
             seen: from.and_then(|version| version.parse().ok()).unwrap_or(0),
             changes: self.changes(),
             over: false,
@@ -214,7 +224,7 @@ struct Cursor {
     cluster: Kubernetes,
     resource: Resource,
     namespace: String,
-    selector: String,
+    selector: Selector,
     /// The last version that was looked at.
     seen: u64,
     changes: watch::Receiver<u64>,
@@ -252,8 +262,8 @@ impl Cursor {
 }
 
 /// A watch event, as a watch with this selector sees the change.
-fn line(change: &Change, selector: &str) -> Option<String> {
-    let seen = |object: &&Arc<Value>| is_selected(object, selector);
+fn line(change: &Change, selector: &Selector) -> Option<String> {
+    let seen = |object: &&Arc<Value>| selector.selects(object);
     let (before, after) = (change.before.as_ref(), change.after.as_ref());
     let (kind, object) = match (before.filter(seen), after.filter(seen)) {
         (None, None) => return None,
@@ -267,17 +277,37 @@ fn line(change: &Change, selector: &str) -> Option<String> {
     Some(format!("{}\n", json!({"type": kind, "object": object})))
 }
 
+impl Selector {
+    fn selects(&self, object: &Value) -> bool {
+        has_labels(object, &self.labels) && has_fields(object, &self.fields)
+    }
+}
+
+fn terms(selector: &str) -> impl Iterator<Item = &str> {
+    selector.split(',').filter(|term| !term.is_empty())
+}
+
 /// By a label selector of the forms `a`, `!a` and `a=b`, separated by commas.
-fn is_selected(object: &Value, selector: &str) -> bool {
+fn has_labels(object: &Value, selector: &str) -> bool {
     let labels = &object["metadata"]["labels"];
-    let mut terms = selector.split(',').filter(|term| !term.is_empty());
-    terms.all(
+    terms(selector).all(
         |term| match (term.strip_prefix('!'), term.split_once('=')) {
             (Some(absent), _) => labels[absent].is_null(),
             (None, Some((label, value))) => labels[label] == value,
             (None, None) => !labels[term].is_null(),
         },
     )
+}
+
+/// By a field selector of the form `a.b=c`, separated by commas.
+fn has_fields(object: &Value, selector: &str) -> bool {
+    terms(selector).all(|term| {
+        let (path, value) = term.split_once('=').unwrap_or((term, ""));
+        let mut names = path.split('.');
+        names
+            .try_fold(object, |of, name| of.get(name))
+            .is_some_and(|found| found == value)
+    })
 }
 
 impl Failure {

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Change, Key, Kubernetes, Resource, kubelet, text};
+use super::{Change, Key, Kubernetes, Obstacle, Resource, kubelet, text};
 use crate::cluster::names::REPORTED;
 use crate::run::hash;
 
@@ -18,6 +18,9 @@ const PARTING: Duration = Duration::from_secs(1);
 /// Before a Pod takes the place of one that failed; doubled for each that follows, up to the longest.
 const BACK_OFF: Duration = Duration::from_secs(10);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(360);
+
+/// Before a Pod that was refused is tried again; doubled for each time that follows.
+const FIRST_RECREATION: Duration = Duration::from_secs(1);
 
 /// A Job whose Pod is there.
 pub(super) struct Running {
@@ -33,6 +36,8 @@ enum End {
         succeeded: bool,
     },
     Deadline,
+    /// Somebody deletes the Pod.
+    PodDeleted,
     /// The Job is deleted or suspended.
     Stopped,
 }
@@ -128,6 +133,16 @@ impl Kubernetes {
         let started = Instant::now();
         let retries = job["spec"]["backoffLimit"].as_u64().unwrap_or_default();
         for failed in 0..=retries {
+            let admitted = tokio::select! {
+                biased;
+                end = cut(started, stop, &mut limit) => Err(end),
+                () = self.admits_pod(key, job) => Ok(()),
+            };
+            match admitted {
+                Ok(()) => {}
+                Err(End::Deadline) => return self.misses_deadline(key, job, failed),
+                Err(_) => return,
+            }
             let pod = self.create_pod(key, job, failed);
             let start = job["status"]["startTime"].as_str();
             let start = start.map_or_else(|| self.now(), Value::from);
@@ -142,6 +157,7 @@ impl Kubernetes {
             let end = tokio::select! {
                 succeeded = &mut run => End::Pod { succeeded },
                 end = cut(started, stop, &mut limit) => end,
+                () = self.is_deleted(&pod) => End::PodDeleted,
             };
             match end {
                 End::Pod { succeeded } => {
@@ -164,6 +180,14 @@ impl Kubernetes {
                     self.conclude(key, job, "Failed", "DeadlineExceeded", message, failed);
                     return;
                 }
+                End::PodDeleted => {
+                    if failed == retries {
+                        self.announces_failure(key, job);
+                    }
+                    stop_pod.cancel();
+                    let succeeded = run.await;
+                    self.parts_with(&pod, succeeded).await;
+                }
                 End::Stopped => {
                     self.mark_for_deletion(&pod);
                     stop_pod.cancel();
@@ -181,14 +205,59 @@ impl Kubernetes {
                 end = cut(started, stop, &mut limit) => end,
             };
             if matches!(end, End::Deadline) {
-                let message = "Job was active longer than specified deadline";
-                self.conclude(key, job, "FailureTarget", "DeadlineExceeded", message, 0);
-                let failed = failed + 1;
-                self.conclude(key, job, "Failed", "DeadlineExceeded", message, failed);
+                self.misses_deadline(key, job, failed + 1);
             }
             return;
         }
         self.concludes(key, job, "Failed", retries + 1);
+    }
+
+    /// While it has no Pod.
+    fn misses_deadline(&self, key: &Key, job: &Value, failed: u64) {
+        let message = "Job was active longer than specified deadline";
+        self.conclude(key, job, "FailureTarget", "DeadlineExceeded", message, 0);
+        self.conclude(key, job, "Failed", "DeadlineExceeded", message, failed);
+    }
+
+    /// Until the API server takes a Pod of this Job.
+    async fn admits_pod(&self, key: &Key, job: &Value) {
+        let mut pause = FIRST_RECREATION;
+        loop {
+            let runtime = &self.parts.runtime;
+            let change = runtime.obstacles_change();
+            let Some(Obstacle::Refused(message)) = runtime.obstacle(&key.name) else {
+                return;
+            };
+            if job["status"]["startTime"].is_null() {
+                self.patch(key, &json!({"status": {"startTime": self.now()}}))
+                    .ok();
+            }
+            self.warn(key, "FailedCreate", &format!("Error creating: {message}"));
+            tokio::select! {
+                () = change => {}
+                () = sleep(pause) => pause *= 2,
+            }
+        }
+    }
+
+    async fn is_deleted(&self, pod: &Key) {
+        let deleted = || {
+            let pod = self.get(pod);
+            pod.is_none_or(|pod| !pod["metadata"]["deletionTimestamp"].is_null())
+        };
+        self.changes().wait_for(|_| deleted()).await.ok();
+    }
+
+    fn announces_failure(&self, key: &Key, job: &Value) {
+        let message = "Job has reached the specified backoff limit";
+        self.conclude(
+            key,
+            job,
+            "FailureTarget",
+            "BackoffLimitExceeded",
+            message,
+            0,
+        );
     }
 
     /// As its Pods ended. Since Kubernetes 1.31 each end is announced by a condition of its own.
@@ -200,7 +269,13 @@ impl Kubernetes {
             let message = "Job has reached the specified backoff limit";
             ("FailureTarget", "BackoffLimitExceeded", message)
         };
-        self.conclude(key, job, announced, reason, message, failed);
+        let is_announced = self.get(key).is_some_and(|job| {
+            let mut conditions = conditions(&job).iter();
+            conditions.any(|condition| condition["type"] == announced)
+        });
+        if !is_announced {
+            self.conclude(key, job, announced, reason, message, failed);
+        }
         self.conclude(key, job, kind, reason, message, failed);
     }
 
@@ -367,6 +442,7 @@ async fn cut(
 
 async fn overdue(started: Instant, limit: Option<u64>) {
     match limit {
+        Some(0) => {}
         Some(seconds) => sleep_until(started + Duration::from_secs(seconds)).await,
         None => std::future::pending().await,
     }

@@ -3,13 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use k8s_openapi::api::core::v1::{self as core, EnvVar, PodSpec};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::log::Log;
@@ -25,6 +28,33 @@ pub(crate) trait Runtime: Send + Sync + 'static {
         output: &'a Output,
         stop: &'a CancellationToken,
     ) -> BoxFuture<'a, Exit>;
+
+    /// What keeps a Job's Pod from running now; of the machine at hand, nothing.
+    fn obstacle(&self, _job: &str) -> Option<Obstacle> {
+        None
+    }
+
+    /// Until obstacles may be others than now.
+    fn obstacles_change(&self) -> BoxFuture<'static, ()> {
+        std::future::pending().boxed()
+    }
+}
+
+/// What a node, or what comes before it, does not manage.
+#[derive(Debug, Clone)]
+#[cfg_attr(not(test), expect(dead_code, reason = "a desk has none, scenarios do"))]
+pub(crate) enum Obstacle {
+    /// The API server refuses the Pod.
+    Refused(String),
+    /// No node takes the Pod.
+    Unschedulable(String),
+    /// A volume cannot be mounted.
+    Unmountable(String),
+    /// A container waits for something.
+    Waits {
+        reason: &'static str,
+        message: String,
+    },
 }
 
 /// A container with nothing left to look up, Secrets neither.
@@ -55,10 +85,21 @@ pub(crate) struct Mount {
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "a desk kills no task for its memory or its disk, scenarios do"
+    )
+)]
 pub(crate) enum Exit {
     Code(i32),
     /// With the reason.
     NotStarted(String),
+    /// Killed for its memory.
+    OutOfMemory,
+    /// Killed with its Pod, because of what the node says.
+    Evicted(String),
 }
 
 /// Where a container's output goes.
@@ -69,6 +110,9 @@ pub(crate) struct Output {
 
 /// The most of a termination message that Kubernetes keeps.
 const MESSAGE_BYTES: usize = 4096;
+
+/// Before a volume is tried again; doubled for each time that follows.
+const FIRST_REMOUNT: Duration = Duration::from_millis(500);
 
 /// Of [`Output::tail`].
 const TAIL_BYTES: usize = 4096;
@@ -100,6 +144,8 @@ impl Exit {
             Self::Code(code) => *code,
             // As container runtimes tell it.
             Self::NotStarted(_) => 128,
+            // 128 + SIGKILL.
+            Self::OutOfMemory | Self::Evicted(_) => 137,
         }
     }
 }
@@ -161,7 +207,12 @@ impl Sandbox<'_> {
     }
 
     async fn run(&self, stop: &CancellationToken) -> bool {
+        self.finds_a_node(stop).await;
         self.shows_all_waiting();
+        self.mounts_volumes(stop).await;
+        if stop.is_cancelled() {
+            return false;
+        }
         for container in self.spec.init_containers.iter().flatten() {
             if !self.run_container(Part::Init, container, stop).await {
                 self.status(&json!({"phase": "Failed"}));
@@ -171,6 +222,78 @@ impl Sandbox<'_> {
         let containers = self.spec.containers.iter();
         let runs = containers.map(|container| self.run_container(Part::Main, container, stop));
         join_all(runs).await.into_iter().all(|succeeded| succeeded)
+    }
+
+    /// Until nothing of the kind that `of` looks for is in the way, which `shows` tells of each time.
+    async fn overcomes<T>(
+        &self,
+        stop: &CancellationToken,
+        of: impl Fn(Obstacle) -> Option<T>,
+        shows: impl Fn(&T),
+        mut again: impl FnMut() -> Option<Duration>,
+    ) {
+        loop {
+            let runtime = &self.cluster.parts.runtime;
+            let change = runtime.obstacles_change();
+            let Some(obstacle) = runtime.obstacle(&self.job).and_then(&of) else {
+                return;
+            };
+            shows(&obstacle);
+            let pause = again().unwrap_or(Duration::MAX);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = change => {}
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn finds_a_node(&self, stop: &CancellationToken) {
+        let of = |obstacle| match obstacle {
+            Obstacle::Unschedulable(message) => Some(message),
+            _ => None,
+        };
+        let shows = |message: &String| {
+            let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                "message": message, "lastTransitionTime": self.cluster.now()});
+            self.status(&json!({"conditions": [condition]}));
+        };
+        self.overcomes(stop, of, shows, || None).await;
+        let condition = json!({"type": "PodScheduled", "status": "True",
+            "lastTransitionTime": self.cluster.now()});
+        if self
+            .cluster
+            .get(self.pod)
+            .is_some_and(|pod| pod["status"]["conditions"].is_array())
+        {
+            self.status(&json!({"conditions": [condition]}));
+        }
+    }
+
+    async fn mounts_volumes(&self, stop: &CancellationToken) {
+        let of = |obstacle| match obstacle {
+            Obstacle::Unmountable(message) => Some(message),
+            _ => None,
+        };
+        let shows = |message: &String| self.cluster.warn(self.pod, "FailedMount", message);
+        let mut pause = FIRST_REMOUNT;
+        let again = || {
+            let now = pause;
+            pause *= 2;
+            Some(now)
+        };
+        self.overcomes(stop, of, shows, again).await;
+    }
+
+    async fn waits(&self, part: Part, container: &core::Container, stop: &CancellationToken) {
+        let of = |obstacle| match obstacle {
+            Obstacle::Waits { reason, message } => {
+                Some(json!({"reason": reason, "message": message}))
+            }
+            _ => None,
+        };
+        let shows = |waiting: &Value| self.shows(part, container, &json!({"waiting": waiting}));
+        self.overcomes(stop, of, shows, || None).await;
     }
 
     async fn run_container(
@@ -188,6 +311,7 @@ impl Sandbox<'_> {
                 return false;
             }
         };
+        self.waits(part, container, stop).await;
         if stop.is_cancelled() {
             return false;
         }
@@ -209,6 +333,11 @@ impl Sandbox<'_> {
             Exit::Code(0) => ("Completed", self.termination_message(container)),
             Exit::Code(_) => ("Error", self.termination_message(container)),
             Exit::NotStarted(message) => ("StartError", Some(message)),
+            Exit::OutOfMemory => ("OOMKilled", None),
+            Exit::Evicted(message) => {
+                self.status(&json!({"phase": "Failed", "reason": "Evicted", "message": message}));
+                ("Error", None)
+            }
         };
         self.shows(
             part,

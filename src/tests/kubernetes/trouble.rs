@@ -52,6 +52,7 @@ struct State {
     away: bool,
     /// Where the caller has no permissions.
     forbidden: Option<&'static str>,
+    events_are_forbidden: bool,
     calls: Vec<String>,
 }
 
@@ -63,6 +64,7 @@ impl Default for State {
             watches: WatchHabit::Sound,
             away: false,
             forbidden: None,
+            events_are_forbidden: false,
             calls: Vec::new(),
         }
     }
@@ -96,8 +98,19 @@ impl Trouble {
         self.0.lock().unwrap().forbidden = Some(namespace);
     }
 
+    pub(super) fn forbids_events(&self) {
+        self.0.lock().unwrap().events_are_forbidden = true;
+        self.ends_watches();
+    }
+
     fn is_forbidden(&self, call: &Call) -> bool {
-        let forbidden = self.0.lock().unwrap().forbidden;
+        let (forbidden, events) = {
+            let state = self.0.lock().unwrap();
+            (state.forbidden, state.events_are_forbidden)
+        };
+        if events && call.verb_and_resource().ends_with(" events") {
+            return true;
+        }
         forbidden.is_some_and(|namespace| call.namespace() == Some(namespace))
     }
 

@@ -12,7 +12,7 @@ use super::{RealCluster, message};
 use crate::tests::{config, triggered};
 
 impl RealCluster {
-    async fn patches_namespace(&self, labels: Value) {
+    pub(super) async fn patches_namespace(&self, labels: Value) {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
         let params = PatchParams::default();

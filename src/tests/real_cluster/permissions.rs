@@ -41,7 +41,7 @@ impl RealCluster {
     }
 }
 
-const ALLOWED: [&str; 14] = [
+const ALLOWED: [&str; 16] = [
     "create jobs.batch",
     "get jobs.batch any",
     "list jobs.batch",
@@ -51,6 +51,8 @@ const ALLOWED: [&str; 14] = [
     "list pods",
     "watch pods",
     "get pods/log any",
+    "list events",
+    "watch events",
     "create leases.coordination.k8s.io",
     "get leases.coordination.k8s.io job-executor-service",
     "list leases.coordination.k8s.io job-executor-service",
@@ -58,7 +60,7 @@ const ALLOWED: [&str; 14] = [
     "patch leases.coordination.k8s.io job-executor-service",
 ];
 
-const DENIED: [&str; 39] = [
+const DENIED: [&str; 41] = [
     // The kubelet gives Secrets to containers; nobody else has to read them.
     "get secrets job-service-keptn-secrets",
     "list secrets",
@@ -78,6 +80,8 @@ const DENIED: [&str; 39] = [
     "create pods/eviction any",
     "update jobs.batch any",
     "patch jobs.batch/status any",
+    "create events",
+    "patch events any",
     "create cronjobs.batch",
     "create deployments.apps",
     "patch deployments.apps job-executor-service",

@@ -195,7 +195,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "a-missing-secret",
         1,
         "202 errored fail",
-        "  - {name: a, ON_TEST, tasks: [{name: one, image: BUSYBOX, maxPollDuration: 12, cmd: [echo, never],
+        "  - {name: a, ON_TEST, tasks: [{name: one, image: BUSYBOX, cmd: [echo, never],
      env: [{name: not-there, valueFrom: secret}]}]}",
     ),
     scenario(
