@@ -14,8 +14,8 @@ const TOKEN_SECONDS: std::ops::RangeInclusive<i128> = 600..=1 << 32;
 
 const FIELD_REFS: [&str; 2] = ["fieldRef", "resourceFieldRef"];
 
-const HOST_PATH_TYPES: [(&str, ()); 8] = [
-    ("", ()),
+/// An empty one checks nothing.
+const HOST_PATH_TYPES: [(&str, ()); 7] = [
     ("Directory", ()),
     ("DirectoryOrCreate", ()),
     ("File", ()),
@@ -48,7 +48,9 @@ pub(super) fn check(kind: &str, source: &Value<'_>, problems: &mut Problems) {
         }
         "hostPath" => {
             checked(source, "path", no_way_up, problems);
-            if let Some(kind) = source.get("type") {
+            let is_empty =
+                |kind: &Value<'_>| kind.node.as_scalar().is_some_and(|of| of.text.is_empty());
+            if let Some(kind) = source.get("type").filter(|kind| !is_empty(kind)) {
                 kind.one_of(&HOST_PATH_TYPES, problems);
             }
         }
