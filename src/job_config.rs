@@ -15,7 +15,8 @@ mod pod_fields;
 pub(crate) mod pod_parts;
 pub(crate) mod problem;
 pub(crate) mod reader;
-mod task_fields;
+pub(crate) mod security;
+pub(crate) mod task_fields;
 pub(crate) mod variables;
 pub(crate) mod versioned;
 pub(crate) mod yaml;
@@ -25,7 +26,7 @@ use std::num::NonZeroU32;
 
 use fields::{
     EnvFrom, EnvName, EnvVar, ImagePullPolicy, ObjectName, OnFailure, Quantity, Resources, Retries,
-    SecurityContext, TtlSeconds,
+    SecurityContext, ServiceAccount, TtlSeconds,
 };
 use files::{FileEntry, ResultFile};
 use json_path::JsonPath;
@@ -37,7 +38,8 @@ pub(crate) const SCHEMA: &str = include_str!("job_config/schema.json");
 /// Where the schema has the names that the reader takes.
 #[cfg(test)]
 pub(crate) fn schema_names() -> [(&'static str, &'static [&'static str]); 17] {
-    use task_fields::{AMOUNTS, CAPABILITIES, FILE, RESOURCES, SECCOMP_PROFILE, SECURITY_CONTEXT};
+    use security::{CAPABILITIES, SECCOMP_PROFILE, SECURITY_CONTEXT};
+    use task_fields::{AMOUNTS, FILE, RESOURCES};
 
     [
         ("", &versioned::CONFIG),
@@ -148,7 +150,7 @@ pub(crate) struct Task {
     /// Seconds that the Job is kept after its answer was delivered.
     pub(crate) ttl_seconds_after_finished: Option<TtlSeconds>,
     pub(crate) security_context: SecurityContext,
-    pub(crate) service_account: Option<String>,
+    pub(crate) service_account: Option<ServiceAccount>,
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) retries: Retries,
     pub(crate) on_failure: OnFailure,

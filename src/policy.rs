@@ -6,7 +6,9 @@ mod volumes;
 use std::collections::BTreeSet;
 
 use crate::job_config::Task;
-use crate::job_config::fields::{EnvFrom, EnvVar, KeyHolder, ObjectName, SecurityContext};
+use crate::job_config::fields::{
+    EnvFrom, EnvVar, KeyHolder, ObjectName, SecurityContext, ServiceAccount,
+};
 use crate::job_config::pod_parts::{PodParts, Volume};
 use crate::run::RunTask;
 
@@ -281,10 +283,10 @@ struct Wants<'a> {
 impl<'a> Wants<'a> {
     fn of(task: &'a Task, default_account: Option<&'a str>) -> Self {
         // The empty name is the namespace's default account.
-        let account = task.service_account.as_deref();
-        let (named, default) = match account {
-            Some("") => (None, None),
-            named => (named, default_account),
+        let (named, default) = match &task.service_account {
+            Some(ServiceAccount::OfNamespace) => (None, None),
+            Some(ServiceAccount::Named(name)) => (Some(name.as_str()), default_account),
+            None => (None, default_account),
         };
         Self {
             image: &task.image,

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::event::Event;
 use crate::job_config::fields::{EnvName, EnvVar, KeyRef, Render, Resources};
 use crate::job_config::json_path::Found;
+use crate::job_config::task_fields::check_variable;
 use crate::job_config::{Action, EnvEntry, Task};
 use crate::policy::Policy;
 use crate::run::{KeyVariable, Run, RunAction, RunId, RunTask, Variable, Work, job_name};
@@ -22,9 +23,6 @@ const DEFAULT_TTL: u32 = 21_600;
 
 /// Below a minute the original raises the value; so Jobs can be looked at for a while.
 pub(crate) const MIN_TTL: u32 = 60;
-
-/// Linux refuses to start a program with a longer `NAME=value` (`MAX_ARG_STRLEN`, 32 pages of 4 KiB).
-const MAX_VARIABLE_BYTES: usize = 32 * 4096 - 1;
 
 /// All variables of a run together: Kubernetes takes objects of 1.5 MiB, and each task is one.
 const MAX_VARIABLES_BYTES: usize = 1 << 20;
@@ -174,11 +172,11 @@ impl<'a> Resolver<'a> {
             time_limit: time_limit(task, defaults),
             ttl: ttl.max(MIN_TTL),
             security_context: task.security_context.clone(),
-            service_account: task
-                .service_account
-                .clone()
-                .or_else(|| defaults.service_account.clone())
-                .filter(|account| !account.is_empty()),
+            service_account: match &task.service_account {
+                Some(account) => account.name().map(str::to_owned),
+                None => defaults.service_account.clone(),
+            }
+            .filter(|account| !account.is_empty()),
             annotations: task.annotations.clone(),
             namespace: self.policy.resolved_namespace(task),
             retries: task.retries,
@@ -236,7 +234,11 @@ impl<'a> Resolver<'a> {
         self.policy
             .check_variable(task, &entry.source)
             .map_err(|error| {
-                format!("could not add env with name {name}, valueFrom secret: {error}")
+                let from = match &entry.source {
+                    EnvVar::Key(_) => "secretKeyRef",
+                    EnvVar::Secret(_) | EnvVar::Event { .. } | EnvVar::Literal(_) => "secret",
+                };
+                format!("could not add env with name {name}, valueFrom {from}: {error}")
             })?;
         match &entry.source {
             EnvVar::Literal(text) => Ok(Resolved::Value(text.clone())),
@@ -268,16 +270,8 @@ impl<'a> Resolver<'a> {
     }
 
     fn within_bounds(&mut self, name: &str, value: &str) -> Result<(), String> {
-        if value.contains('\0') {
-            return Err("its value holds a NUL".into());
-        }
+        check_variable(name, value)?;
         let bytes = name.len() + 1 + value.len();
-        if bytes > MAX_VARIABLE_BYTES {
-            return Err(format!(
-                "name and value take {bytes} bytes, a program cannot be started with more than \
-                 {MAX_VARIABLE_BYTES}"
-            ));
-        }
         self.room = self.room.checked_sub(bytes).ok_or_else(|| {
             format!("the variables of all tasks take more than {MAX_VARIABLES_BYTES} bytes")
         })?;

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::names;
-use crate::job_config::labels;
+use crate::job_config::{labels, security};
 
 /// As the original's charts: no image needs root to run here unless its task says so.
 const USER: i64 = 1000;
@@ -107,6 +107,17 @@ impl ContainerDefaults {
     /// Reads a file; the default where there is none.
     pub(crate) fn read(path: &str) -> Result<Self, String> {
         let context: Option<SecurityContext> = security_context(path)?;
+        if let Some(context) = &context {
+            let ids = [
+                ("runAsUser", context.run_as_user),
+                ("runAsGroup", context.run_as_group),
+            ];
+            check_ids(ids, path)?;
+            if let Some(mount) = &context.proc_mount {
+                security::check_proc_mount(mount).map_err(in_field(path, "procMount"))?;
+            }
+            check_seccomp(context.seccomp_profile.as_ref(), path)?;
+        }
         Ok(context.map_or_else(Self::default, |mut context| {
             // The original's chart drops `all`; Kubernetes' standards know only `ALL`.
             let capabilities = context.capabilities.iter_mut();
@@ -127,8 +138,50 @@ impl ContainerDefaults {
 impl PodDefaults {
     /// Reads a file; the default where there is none.
     pub(crate) fn read(path: &str) -> Result<Self, String> {
-        Ok(security_context(path)?.map_or_else(Self::default, Self))
+        let context: Option<PodSecurityContext> = security_context(path)?;
+        if let Some(context) = &context {
+            let ids = [
+                ("runAsUser", context.run_as_user),
+                ("runAsGroup", context.run_as_group),
+                ("fsGroup", context.fs_group),
+            ];
+            let groups = context.supplemental_groups.iter().flatten();
+            let groups = groups.map(|group| ("supplementalGroups", Some(*group)));
+            check_ids(ids.into_iter().chain(groups), path)?;
+            check_seccomp(context.seccomp_profile.as_ref(), path)?;
+        }
+        Ok(context.map_or_else(Self::default, Self))
     }
+}
+
+/// What the cluster would refuse in every Job.
+fn check_ids(
+    ids: impl IntoIterator<Item = (&'static str, Option<i64>)>,
+    path: &str,
+) -> Result<(), String> {
+    for (name, id) in ids {
+        if let Some(id) = id {
+            security::check_id(id).map_err(in_field(path, name))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_seccomp(profile: Option<&SeccompProfile>, path: &str) -> Result<(), String> {
+    let Some(profile) = profile else {
+        return Ok(());
+    };
+    let (kind, file) = (&profile.type_, profile.localhost_profile.as_deref());
+    security::check_seccomp_type(kind).map_err(in_field(path, "seccompProfile.type"))?;
+    let name = match file {
+        Some(_) => "seccompProfile.localhostProfile",
+        None => "seccompProfile",
+    };
+    security::check_localhost(Some(kind), file).map_err(in_field(path, name))
+}
+
+fn in_field(path: &str, name: &str) -> impl Fn(String) -> String {
+    move |error| format!("{path}: {name}: {error}")
 }
 
 impl JobLabels {
@@ -325,6 +378,42 @@ mod tests {
         FILE is no JSON: did not find expected node content at line 2 column 1, while parsing a flow node
         FILE is no security context of Kubernetes: invalid type: sequence, expected SecurityContext
         "#);
+    }
+
+    #[test]
+    fn what_the_cluster_would_refuse_in_every_job_is_refused_at_the_start() {
+        let pod = |text: &str| {
+            let (_directory, path) = file(text);
+            PodDefaults::read(&path).unwrap_err().replace(&path, "FILE")
+        };
+        let containers = [
+            r#"{"runAsUser": -1}"#,
+            r#"{"RunAsGroup": 2147483648}"#,
+            r#"{"procMount": "unmasked"}"#,
+            r#"{"seccompProfile": {"type": "runtime/default"}}"#,
+            r#"{"seccompProfile": {}}"#,
+            r#"{"seccompProfile": {"type": "Localhost"}}"#,
+            r#"{"seccompProfile": {"type": "Localhost", "localhostProfile": "../a.json"}}"#,
+        ]
+        .map(container);
+        let pods = [
+            r#"{"fsGroup": -1}"#,
+            r#"{"supplementalGroups": [1, 2147483648]}"#,
+            r#"{"seccompProfile": {"type": "Unconfined", "localhostProfile": "a.json"}}"#,
+        ]
+        .map(pod);
+        insta::assert_snapshot!([&containers[..], &pods[..]].concat().join("\n"), @"
+        FILE: runAsUser: expected a whole number from 0 to 2147483647
+        FILE: runAsGroup: expected a whole number from 0 to 2147483647
+        FILE: procMount: unknown value `unmasked`, expected one of `Default`, `Unmasked`
+        FILE: seccompProfile.type: unknown value `runtime/default`, expected one of `RuntimeDefault`, `Localhost`, `Unconfined`
+        FILE: seccompProfile.type: unknown value ``, expected one of `RuntimeDefault`, `Localhost`, `Unconfined`
+        FILE: seccompProfile: `type: Localhost` needs `localhostProfile`, a file on the node
+        FILE: seccompProfile.localhostProfile: `../a.json` is no profile of the node, expected a relative path without `..` such as `profiles/audit.json`
+        FILE: fsGroup: expected a whole number from 0 to 2147483647
+        FILE: supplementalGroups: expected a whole number from 0 to 2147483647
+        FILE: seccompProfile.localhostProfile: allowed only with `type: Localhost`
+        ");
     }
 
     #[test]

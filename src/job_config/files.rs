@@ -12,6 +12,9 @@ pub(crate) const DIRECTORY: &str = "/keptn";
 /// The volume that is there.
 pub(crate) const VOLUME: &str = "job-volume";
 
+/// Of a file or directory on Linux.
+const MAX_NAME_BYTES: usize = 255;
+
 /// A file or directory in Keptn's configuration service: relative, and below /keptn once it is
 /// copied there. Empty means everything.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -157,7 +160,13 @@ impl ResultFile {
             .and_then(|name| name.strip_prefix('/'));
         // Missing directories on its way would belong to root.
         let is_file = |name: &str| !name.contains('/') && ResourceUri::parse(name).is_ok();
-        if name.is_some_and(is_file) {
+        if let Some(name) = name.filter(|name| is_file(name)) {
+            if name.len() > MAX_NAME_BYTES {
+                return Err(format!(
+                    "the file's name has {} bytes, at most {MAX_NAME_BYTES} are possible",
+                    name.len()
+                ));
+            }
             return Ok(Self(text.to_owned()));
         }
         Err(format!(

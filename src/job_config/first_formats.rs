@@ -3,7 +3,6 @@
 //!
 //! Unknown and repeated keys never were errors here, so they stay warnings.
 
-use super::fields::words;
 use super::problem::{Problem, Problems};
 use super::reader::value::{Fields, Keys, Value};
 use super::reader::{Format, Paths, actions, tasks};
@@ -34,7 +33,7 @@ fn action(value: &Value<'_>, paths: &mut Paths, problems: &mut Problems) -> Opti
     let fields = value.fields(&ACTION, Keys::Lenient, |_| None, problems)?;
     let tasks = tasks(&fields, problems);
     Some(Action {
-        name: fields.text("name", problems),
+        name: task_fields::name(&fields, problems),
         silent: fields.boolean("silent", problems).unwrap_or_default(),
         matchers: matchers(value, &fields, paths, problems),
         tasks: tasks
@@ -91,9 +90,9 @@ fn matchers(
 fn task(value: &Value<'_>, paths: &mut Paths, problems: &mut Problems) -> Option<Task> {
     let fields = value.fields(&TASK, Keys::Lenient, needs_v2, problems)?;
     Some(Task {
-        name: fields.text("name", problems),
+        name: task_fields::name(&fields, problems),
         image: task_fields::image(&fields, problems),
-        cmd: words(&fields.text("cmd", problems)),
+        cmd: task_fields::command_line(&fields, problems),
         files: task_fields::files(&fields, Format::Unversioned, problems),
         env: variables::read(&fields, EnvFormat::Unversioned, paths, problems),
         line: value.line(),

@@ -47,6 +47,18 @@ pub(crate) fn check_dns_label(name: &str) -> Result<(), String> {
     ))
 }
 
+/// Unlike other objects a namespace has no dots in its name.
+pub(super) fn namespace(name: &str) -> Result<ObjectName, String> {
+    check_dns_label(name)
+        .and_then(|()| ObjectName::parse(name))
+        .map_err(|_| {
+            format!(
+                "`{name}` is no name of a namespace, allowed are at most 63 lower-case letters, digits and \
+                 `-`, a letter or digit at both ends"
+            )
+        })
+}
+
 /// What a Secret or a `ConfigMap` holds a value under.
 pub(super) fn check_data_key(key: &str) -> Result<String, String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);

@@ -2,6 +2,7 @@
 //! what is checked beyond them here is what makes the cluster refuse a Job, or a Pod wait for ever.
 
 mod scheduling;
+mod sources;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ pub(super) fn read(task: &Fields<'_>, problems: &mut Problems) -> PodParts {
             .collect(),
         node_selector: task
             .get("nodeSelector")
-            .map(|value| node_selector(&value, problems))
+            .map(|value| labels_of(&value, problems))
             .unwrap_or_default(),
         tolerations: task
             .list("tolerations", "a list", problems)
@@ -36,6 +37,7 @@ pub(super) fn read(task: &Fields<'_>, problems: &mut Problems) -> PodParts {
             .get("affinity")
             .and_then(|value| scheduling::affinity(&value, problems)),
         volume_mounts: volumes::mounts(
+            task,
             &task.list("volumeMounts", "a list", problems),
             &volumes,
             problems,
@@ -54,7 +56,8 @@ fn pull_secret(value: &Value<'_>, problems: &mut Problems) -> Option<ObjectName>
     name.parsed(ObjectName::parse, problems)
 }
 
-fn node_selector(value: &Value<'_>, problems: &mut Problems) -> BTreeMap<String, String> {
+/// Keys and values of labels.
+fn labels_of(value: &Value<'_>, problems: &mut Problems) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     for (key, entry) in value.entries(problems) {
         if let Err(error) = labels::check_key(key) {

@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::fields::{
-    Amounts, Capabilities, Image, Quantity, Resources, Retries, SeccompProfile, SecurityContext,
-    check_annotation,
-};
+use super::fields::{Amounts, Image, Quantity, Resources, Retries, check_annotation, words};
 use super::files::{FileEntry, Level, ResourceUri};
-use super::problem::{Problem, Problems};
+use super::problem::{Problem, Problems, cited};
 use super::reader::Format;
 use super::reader::value::{Fields, Keys, Value};
 use super::yaml::Kind;
@@ -15,19 +12,29 @@ use super::yaml::Kind;
 pub(super) const FILE: [&str; 2] = ["path", "level"];
 pub(super) const RESOURCES: [&str; 2] = ["limits", "requests"];
 pub(super) const AMOUNTS: [&str; 2] = ["cpu", "memory"];
-pub(super) const SECURITY_CONTEXT: [&str; 9] = [
-    "capabilities",
-    "privileged",
-    "runAsUser",
-    "runAsGroup",
-    "runAsNonRoot",
-    "readOnlyRootFilesystem",
-    "allowPrivilegeEscalation",
-    "procMount",
-    "seccompProfile",
-];
-pub(super) const CAPABILITIES: [&str; 2] = ["add", "drop"];
-pub(super) const SECCOMP_PROFILE: [&str; 2] = ["type", "localhostProfile"];
+
+/// They are in labels and messages.
+const MAX_NAME_BYTES: usize = 1024;
+
+/// Each is an argument of the init container.
+const MAX_FILES: usize = 1000;
+
+/// Linux refuses to start a program with a longer argument or `NAME=value` (`MAX_ARG_STRLEN`, 32 pages of
+/// 4 KiB).
+const MAX_ARGUMENT_BYTES: usize = 32 * 4096 - 1;
+
+/// Of an action or a task.
+pub(super) fn name(fields: &Fields<'_>, problems: &mut Problems) -> String {
+    let bounded = |text: &str| match text.len() {
+        0..=MAX_NAME_BYTES => Ok(text.to_owned()),
+        bytes => Err(format!(
+            "{bytes} bytes long, at most {MAX_NAME_BYTES} are allowed"
+        )),
+    };
+    let name = fields.get("name");
+    name.and_then(|name| name.parsed(bounded, problems))
+        .unwrap_or_default()
+}
 
 /// Empty where there is a problem with it.
 pub(super) fn image(fields: &Fields<'_>, problems: &mut Problems) -> String {
@@ -48,8 +55,14 @@ pub(super) fn files(
     format: Format,
     problems: &mut Problems,
 ) -> Vec<FileEntry> {
-    fields
-        .list("files", "a list", problems)
+    let mut entries = fields.list("files", "a list", problems);
+    if let Some(first) = entries.get(MAX_FILES) {
+        problems.add(first.error(format!(
+            "at most {MAX_FILES} entries are allowed, a directory or a pattern can take the place of many"
+        )));
+    }
+    entries.truncate(MAX_FILES);
+    entries
         .iter()
         .filter_map(|value| file(value, format, problems))
         .collect()
@@ -78,6 +91,60 @@ fn file(value: &Value<'_>, format: Format, problems: &mut Problems) -> Option<Fi
         path: path?,
         level: level.unwrap_or_default(),
     })
+}
+
+/// What a program is started with, as a list.
+pub(super) fn arguments(fields: &Fields<'_>, name: &str, problems: &mut Problems) -> Vec<String> {
+    let expected = "a list such as `[sh, -c, echo hello]`";
+    fields
+        .list(name, expected, problems)
+        .iter()
+        .filter_map(|value| value.parsed(argument, problems))
+        .collect()
+}
+
+/// `cmd` of the older formats, one text.
+pub(super) fn command_line(fields: &Fields<'_>, problems: &mut Problems) -> Vec<String> {
+    let cmd = fields.get("cmd");
+    let cmd = cmd.and_then(|cmd| cmd.parsed(without_nul, problems));
+    words(&cmd.unwrap_or_default())
+}
+
+pub(super) fn working_dir(fields: &Fields<'_>, problems: &mut Problems) -> Option<String> {
+    let path = fields.get("workingDir")?.parsed(without_nul, problems)?;
+    (!path.is_empty()).then_some(path)
+}
+
+fn argument(text: &str) -> Result<String, String> {
+    if text.len() > MAX_ARGUMENT_BYTES {
+        return Err(format!(
+            "{} bytes long, a program cannot be started with more than {MAX_ARGUMENT_BYTES}",
+            text.len()
+        ));
+    }
+    without_nul(text)
+}
+
+fn without_nul(text: &str) -> Result<String, String> {
+    if text.contains('\0') {
+        return Err("holds a NUL, with which no program can be started".into());
+    }
+    Ok(text.to_owned())
+}
+
+/// The text of a variable, which is there as `NAME=value`.
+pub(crate) fn check_variable(name: &str, text: &str) -> Result<(), String> {
+    let bytes = name.len() + 1 + text.len();
+    if bytes > MAX_ARGUMENT_BYTES {
+        return Err(format!(
+            "name and value take {bytes} bytes, a program cannot be started with more than \
+             {MAX_ARGUMENT_BYTES}"
+        ));
+    }
+    if text.contains('\0') {
+        return Err("its value holds a NUL".into());
+    }
+    Ok(())
 }
 
 pub(super) fn retries(value: &Value<'_>, problems: &mut Problems) -> Option<Retries> {
@@ -112,10 +179,30 @@ pub(super) fn resources(fields: &Fields<'_>, problems: &mut Problems) -> Option<
             memory: amount(&fields, "memory", problems),
         })
     };
-    Some(Resources {
+    let resources = Resources {
         limits: amounts("limits").unwrap_or_default(),
         requests: amounts("requests").unwrap_or_default(),
-    })
+    };
+    requests_within_limits(&value, &resources, problems);
+    Some(resources)
+}
+
+fn requests_within_limits(value: &Value<'_>, resources: &Resources, problems: &mut Problems) {
+    let Resources { limits, requests } = resources;
+    for (name, request, limit) in [
+        ("cpu", &requests.cpu, &limits.cpu),
+        ("memory", &requests.memory, &limits.memory),
+    ] {
+        if let (Some(request), Some(limit)) = (request, limit)
+            && request.exceeds(limit)
+            && let Some(at) = value.get("requests").and_then(|of| of.get(name))
+        {
+            let [request, limit] = [request, limit].map(|amount| cited(amount.as_str()));
+            problems.add(at.error(format!(
+                "`{request}` is more than the limit of `{limit}`, expected at most that"
+            )));
+        }
+    }
 }
 
 /// `""` is "not set", as in the original.
@@ -126,54 +213,6 @@ fn amount(fields: &Fields<'_>, name: &str, problems: &mut Problems) -> Option<Qu
             .transpose()
     };
     fields.get(name)?.parsed(set, problems)?
-}
-
-pub(super) fn security_context(
-    value: &Value<'_>,
-    problems: &mut Problems,
-) -> Option<SecurityContext> {
-    let fields = value.fields(&SECURITY_CONTEXT, Keys::Strict, nowhere, problems)?;
-    let proc_mount = fields.get("procMount");
-    Some(SecurityContext {
-        capabilities: fields
-            .get("capabilities")
-            .and_then(|value| capabilities(&value, problems)),
-        privileged: fields.boolean("privileged", problems),
-        run_as_user: id(&fields, "runAsUser", problems),
-        run_as_group: id(&fields, "runAsGroup", problems),
-        run_as_non_root: fields.boolean("runAsNonRoot", problems),
-        read_only_root_filesystem: fields.boolean("readOnlyRootFilesystem", problems),
-        allow_privilege_escalation: fields.boolean("allowPrivilegeEscalation", problems),
-        proc_mount: proc_mount.and_then(|value| value.text(problems)),
-        seccomp_profile: fields
-            .get("seccompProfile")
-            .and_then(|value| seccomp_profile(&value, problems)),
-    })
-}
-
-fn id(fields: &Fields<'_>, name: &str, problems: &mut Problems) -> Option<i64> {
-    let value = fields.get(name)?;
-    let number = value.whole_number("a whole number", problems)?;
-    i64::try_from(number)
-        .map_err(|_| problems.add(value.error("expected a whole number of at most 64 bits")))
-        .ok()
-}
-
-fn capabilities(value: &Value<'_>, problems: &mut Problems) -> Option<Capabilities> {
-    let fields = value.fields(&CAPABILITIES, Keys::Strict, nowhere, problems)?;
-    Some(Capabilities {
-        add: fields.texts("add", "a list", problems),
-        drop: fields.texts("drop", "a list", problems),
-    })
-}
-
-fn seccomp_profile(value: &Value<'_>, problems: &mut Problems) -> Option<SeccompProfile> {
-    let fields = value.fields(&SECCOMP_PROFILE, Keys::Strict, nowhere, problems)?;
-    let mut text = |name| fields.get(name)?.text(problems);
-    Some(SeccompProfile {
-        kind: text("type"),
-        localhost_profile: text("localhostProfile"),
-    })
 }
 
 pub(super) fn annotations(value: &Value<'_>, problems: &mut Problems) -> BTreeMap<String, String> {

@@ -5,6 +5,7 @@ use super::json_path::JsonPath;
 use super::problem::{Problem, Problems, cited, did_you_mean};
 use super::reader::Paths;
 use super::reader::value::{Fields, Keys, Value, meant};
+use super::task_fields::check_variable;
 use super::yaml::Kind;
 use super::{EnvEntry, key_refs};
 
@@ -136,8 +137,12 @@ fn from(
                 .ok()
         }
         ("string", EnvFormat::V2) => {
-            let text = text.map_or_else(|| Some(String::new()), |text| text.text(problems));
-            text.map(EnvVar::Literal)
+            let name = named.as_ref().map_or("", |(_, name)| name.as_str());
+            let checked = |text: &str| check_variable(name, text).map(|()| text.to_owned());
+            match text {
+                None => Some(EnvVar::Literal(String::new())),
+                Some(text) => text.parsed(checked, problems).map(EnvVar::Literal),
+            }
         }
         (other, _) => {
             if let Some(text) = text {

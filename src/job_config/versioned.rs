@@ -4,7 +4,7 @@
 use std::num::NonZeroU32;
 
 use super::fields::{
-    ImagePullPolicy, ObjectName, OnFailure, Property, TtlSeconds, TypePattern, words,
+    ImagePullPolicy, OnFailure, Property, ServiceAccount, TtlSeconds, TypePattern,
 };
 use super::files::ResultFile;
 use super::problem::Problems;
@@ -12,8 +12,8 @@ use super::reader::value::{Keys, Value};
 use super::reader::{Format, Paths, actions, tasks};
 use super::variables::{self, EnvFormat};
 use super::{
-    Action, EventMatcher, EventPattern, JobConfig, JsonPathFilter, Root, Task, key_refs,
-    pod_fields, task_fields,
+    Action, EventMatcher, EventPattern, JobConfig, JsonPathFilter, Root, Task, key_refs, labels,
+    pod_fields, security, task_fields,
 };
 
 pub(crate) const CONFIG: [&str; 2] = ["apiVersion", "actions"];
@@ -96,7 +96,7 @@ fn action(
     let events = fields.list("events", "a list", problems);
     let tasks = tasks(&fields, problems);
     Some(Action {
-        name: fields.text("name", problems),
+        name: task_fields::name(&fields, problems),
         silent: fields.boolean("silent", problems).unwrap_or_default(),
         matchers: events
             .iter()
@@ -163,9 +163,9 @@ pub(super) fn needs_v2(key: &str) -> Option<String> {
 fn task_v1(value: &Value<'_>, paths: &mut Paths, problems: &mut Problems) -> Option<Task> {
     let fields = value.fields(&TASK_V1, Keys::Strict, needs_v2, problems)?;
     Some(Task {
-        name: fields.text("name", problems),
+        name: task_fields::name(&fields, problems),
         image: task_fields::image(&fields, problems),
-        cmd: words(&fields.text("cmd", problems)),
+        cmd: task_fields::command_line(&fields, problems),
         files: task_fields::files(&fields, Format::V1, problems),
         env: variables::read(&fields, EnvFormat::V1, paths, problems),
         resources: task_fields::resources(&fields, problems),
@@ -176,17 +176,15 @@ fn task_v1(value: &Value<'_>, paths: &mut Paths, problems: &mut Problems) -> Opt
 
 fn task_v2(value: &Value<'_>, paths: &mut Paths, problems: &mut Problems) -> Option<Task> {
     let fields = value.fields(&TASK_V2, Keys::Strict, |_| None, problems)?;
-    let words = "a list such as `[sh, -c, echo hello]`";
-    let working_dir = fields.text("workingDir", problems);
     Some(Task {
-        name: fields.text("name", problems),
+        name: task_fields::name(&fields, problems),
         image: task_fields::image(&fields, problems),
         image_pull_policy: fields
             .get("imagePullPolicy")
             .and_then(|policy| policy.one_of(&PULL_POLICIES, problems)),
-        cmd: fields.texts("cmd", words, problems),
-        args: fields.texts("args", words, problems),
-        working_dir: (!working_dir.is_empty()).then_some(working_dir),
+        cmd: task_fields::arguments(&fields, "cmd", problems),
+        args: task_fields::arguments(&fields, "args", problems),
+        working_dir: task_fields::working_dir(&fields, problems),
         files: task_fields::files(&fields, Format::V2, problems),
         env: variables::read(&fields, EnvFormat::V2, paths, problems),
         env_from: key_refs::env_from(&fields, problems),
@@ -211,17 +209,17 @@ fn task_v2(value: &Value<'_>, paths: &mut Paths, problems: &mut Problems) -> Opt
             .and_then(|size| size.parsed(task_fields::size_limit, problems)),
         namespace: fields
             .get("namespace")
-            .and_then(|name| name.parsed(ObjectName::parse, problems)),
+            .and_then(|name| name.parsed(labels::namespace, problems)),
         ttl_seconds_after_finished: fields
             .get("ttlSecondsAfterFinished")
             .and_then(|seconds| ttl(&seconds, problems)),
         security_context: fields
             .get("securityContext")
-            .and_then(|context| task_fields::security_context(&context, problems))
+            .and_then(|context| security::read(&context, problems))
             .unwrap_or_default(),
         service_account: fields
             .get("serviceAccount")
-            .and_then(|name| name.text(problems)),
+            .and_then(|name| name.parsed(ServiceAccount::parse, problems)),
         annotations: fields
             .get("annotations")
             .map(|annotations| task_fields::annotations(&annotations, problems))

@@ -208,7 +208,7 @@ async fn what_a_task_must_not_have_is_refused_before_any_job() {
     env: [{name: job-service-keptn-secrets, valueFrom: secret}]
       Task 't' failed: could not prepare env for job job-executor-service-job-63901ce9feac643e6063c82e-000-001: could not add env with name job-service-keptn-secrets, valueFrom secret: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
     env: [{name: T, valueFrom: {secretKeyRef: {name: job-service-keptn-secrets, key: token}}}]
-      Task 't' failed: could not prepare env for job job-executor-service-job-63901ce9feac643e6063c82e-000-001: could not add env with name T, valueFrom secret: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
+      Task 't' failed: could not prepare env for job job-executor-service-job-63901ce9feac643e6063c82e-000-001: could not add env with name T, valueFrom secretKeyRef: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
     envFrom: [{secretRef: {name: job-service-keptn-secrets}}]
       Task 't' failed: secret "job-service-keptn-secrets" is not allowed, it holds the credentials of this service
     imagePullSecrets: [{name: job-service-keptn-secrets}]

@@ -1,5 +1,7 @@
 //! On which nodes a Pod may run: `tolerations` and `affinity`.
 
+use super::labels_of;
+use crate::job_config::fields::ObjectName;
 use crate::job_config::labels;
 use crate::job_config::pod_parts::{Affinity, Toleration};
 use crate::job_config::problem::Problems;
@@ -22,6 +24,7 @@ const NODE_OPERATORS: [(&str, ()); 6] = [
     ("Gt", ()),
     ("Lt", ()),
 ];
+const FIELD_OPERATORS: [(&str, ()); 2] = [("In", ()), ("NotIn", ())];
 const LABEL_OPERATORS: [(&str, ()); 4] = [
     ("In", ()),
     ("NotIn", ()),
@@ -66,6 +69,12 @@ pub(super) fn affinity(value: &Value<'_>, problems: &mut Problems) -> Option<Aff
     let affinity = typed::read(value, problems)?;
     if let Some(nodes) = value.get("nodeAffinity") {
         terms(&nodes, &NODE_OPERATORS, problems);
+        let required = nodes.get("requiredDuringSchedulingIgnoredDuringExecution");
+        if let Some(terms) = required.and_then(|required| required.get("nodeSelectorTerms"))
+            && terms.items().is_empty()
+        {
+            problems.add(terms.error("no term, expected at least one"));
+        }
     }
     for name in ["podAffinity", "podAntiAffinity"] {
         if let Some(pods) = value.get(name) {
@@ -83,11 +92,29 @@ fn terms(value: &Value<'_>, operators: &[(&'static str, ())], problems: &mut Pro
     let entries = value.node.as_mapping().map_or(&[][..], |of| &of.entries);
     for entry in entries {
         match entry.name() {
-            // Labels are called as people like.
-            Some("matchLabels") | None => {}
-            Some(name @ ("matchExpressions" | "matchFields")) => {
+            None => {}
+            Some(_) if entry.value.is_null() => {}
+            Some(name @ "matchLabels") => {
+                labels_of(&value.below(name, &entry.value), problems);
+            }
+            Some(name @ "matchExpressions") => {
                 for expression in value.below(name, &entry.value).items() {
                     requirement(&expression, operators, problems);
+                }
+            }
+            Some(name @ "matchFields") => {
+                for expression in value.below(name, &entry.value).items() {
+                    field_requirement(&expression, problems);
+                }
+            }
+            Some(name @ "namespaces") => {
+                for namespace in value.below(name, &entry.value).items() {
+                    namespace.parsed(labels::namespace, problems);
+                }
+            }
+            Some(name @ ("matchLabelKeys" | "mismatchLabelKeys")) => {
+                for key in value.below(name, &entry.value).items() {
+                    key.parsed(labels::check_key, problems);
                 }
             }
             Some("weight") => {
@@ -108,25 +135,79 @@ fn terms(value: &Value<'_>, operators: &[(&'static str, ())], problems: &mut Pro
 
 /// An entry of `matchExpressions`.
 fn requirement(value: &Value<'_>, operators: &[(&'static str, ())], problems: &mut Problems) {
-    let Some(operator) = value.get("operator") else {
-        return;
-    };
-    if operator.one_of(operators, problems).is_none() {
-        return;
+    if let Some(key) = value.get("key") {
+        key.parsed(labels::check_key, problems);
     }
-    let Some(operator) = operator.text(problems) else {
+    let Some(operator) = operator(value, operators, problems) else {
         return;
     };
     let values = value.get("values");
-    let count = values.as_ref().map_or(0, |values| values.items().len());
-    let allowed = match operator.as_str() {
-        "In" | "NotIn" if count == 0 => "needs at least one entry in `values`",
-        "Exists" | "DoesNotExist" if count > 0 => "takes no `values`",
-        "Gt" | "Lt" if count != 1 => "needs just one entry in `values`",
-        _ => return,
+    let items = values.as_ref().map(Value::items).unwrap_or_default();
+    let wrong = match (operator.as_str(), items.len()) {
+        ("In" | "NotIn", 0) => Some("needs at least one entry in `values`"),
+        ("Exists" | "DoesNotExist", 1..) => Some("takes no `values`"),
+        ("Gt" | "Lt", 0 | 2..) => Some("needs just one entry in `values`"),
+        _ => None,
     };
-    let at = values.as_ref().unwrap_or(value);
-    problems.add(at.error(format!("`operator: {operator}` {allowed}")));
+    if let Some(wrong) = wrong {
+        let at = values.as_ref().unwrap_or(value);
+        problems.add(at.error(format!("`operator: {operator}` {wrong}")));
+        return;
+    }
+    for item in items {
+        match operator.as_str() {
+            "Gt" | "Lt" => item.parsed(compared_number, problems),
+            _ => item.parsed(labels::check_value, problems),
+        };
+    }
+}
+
+/// An entry of `matchFields`: a node has just one field, its name.
+fn field_requirement(value: &Value<'_>, problems: &mut Problems) {
+    if let Some(key) = value.get("key") {
+        key.parsed(node_field, problems);
+    }
+    let Some(operator) = operator(value, &FIELD_OPERATORS, problems) else {
+        return;
+    };
+    let values = value.get("values");
+    let items = values.as_ref().map(Value::items).unwrap_or_default();
+    if let [name] = items.as_slice() {
+        name.parsed(ObjectName::parse, problems);
+    } else {
+        let at = values.as_ref().unwrap_or(value);
+        let message = format!("`operator: {operator}` needs just one entry in `values` here");
+        problems.add(at.error(message));
+    }
+}
+
+fn operator(
+    value: &Value<'_>,
+    allowed: &[(&'static str, ())],
+    problems: &mut Problems,
+) -> Option<String> {
+    let operator = value.get("operator")?;
+    operator.one_of(allowed, problems)?;
+    operator.text(problems)
+}
+
+fn node_field(name: &str) -> Result<(), String> {
+    match name {
+        "metadata.name" => Ok(()),
+        other => Err(format!(
+            "`{other}` is no field that a node is chosen by, expected `metadata.name`"
+        )),
+    }
+}
+
+/// The value of a label that is a number of 64 bits: it begins with no sign.
+fn compared_number(text: &str) -> Result<(), String> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<i64>().is_ok() {
+        return Ok(());
+    }
+    Err(format!(
+        "`{text}` is no whole number, expected one such as `8`"
+    ))
 }
 
 fn is_empty(value: &Value<'_>) -> bool {

@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 
+use super::sources;
 use crate::job_config::files::VOLUME;
 use crate::job_config::labels;
 use crate::job_config::pod_parts::{Volume, VolumeMount};
 use crate::job_config::problem::{Problem, Problems, cited, quoted};
 use crate::job_config::reader::typed;
-use crate::job_config::reader::value::{Value, meant};
+use crate::job_config::reader::value::{Fields, Value, meant};
+use crate::job_config::yaml::Scalar;
 
 /// As the segments of a path.
 const OWN_DIRECTORY: &str = "keptn";
@@ -17,6 +19,8 @@ const USUAL_SOURCES: [&str; 4] = ["configMap", "emptyDir", "persistentVolumeClai
 
 const PROPAGATIONS: [(&str, ()); 3] =
     [("None", ()), ("HostToContainer", ()), ("Bidirectional", ())];
+const RECURSIVE_READ_ONLY: [(&str, ()); 3] =
+    [("Disabled", ()), ("IfPossible", ()), ("Enabled", ())];
 
 pub(super) fn volumes(values: &[Value<'_>], problems: &mut Problems) -> Vec<Volume> {
     let mut names = HashSet::new();
@@ -56,7 +60,11 @@ fn source(volume: &Value<'_>, problems: &mut Problems) {
             let message = format!("no source, expected one such as {}", quoted(&USUAL_SOURCES));
             problems.add(volume.error(message).help(help));
         }
-        [_] => {}
+        [one] => {
+            if let Some(name) = one.name() {
+                sources::check(name, &volume.below(name, &one.value), problems);
+            }
+        }
         [_, second, ..] => {
             let message = format!("{} are several sources, expected one", quoted(&named));
             problems.add(Problem::error(
@@ -66,15 +74,10 @@ fn source(volume: &Value<'_>, problems: &mut Problems) {
             ));
         }
     }
-    // Optional in Kubernetes' type, and not in its API.
-    if let Some(secret) = volume.get("secret")
-        && secret.get("secretName").is_none()
-    {
-        problems.add(secret.error("missing field `secretName`"));
-    }
 }
 
 pub(super) fn mounts(
+    task: &Fields<'_>,
     values: &[Value<'_>],
     volumes: &[Value<'_>],
     problems: &mut Problems,
@@ -83,6 +86,11 @@ pub(super) fn mounts(
         .iter()
         .filter_map(|volume| Some(volume.get("name")?.node.as_scalar()?.text.clone()))
         .collect();
+    let result_file = task.get("resultFile");
+    let result_file = result_file.and_then(|path| mount_path(&path.node.as_scalar()?.text).ok());
+    let result_file = result_file.unwrap_or_default();
+    let security = task.get("securityContext");
+    let is_privileged = security.is_some_and(|context| is_true(&context, "privileged"));
     let mut paths = HashSet::new();
     let mut mounts = Vec::new();
     for value in values {
@@ -96,16 +104,23 @@ pub(super) fn mounts(
         }
         if let Some(path) = value.get("mountPath")
             && let Some(segments) = path.parsed(mount_path, problems)
-            && !paths.insert(segments)
         {
             let shown = cited(&mount.mount_path);
-            problems.add(path.error(format!("duplicate path `{shown}`, expected each once")));
+            if result_file.starts_with(&segments) {
+                problems.add(path.error(format!(
+                    "`{shown}` is in the way of the task's `resultFile`, expected another path"
+                )));
+            }
+            if !paths.insert(segments) {
+                problems.add(path.error(format!("duplicate path `{shown}`, expected each once")));
+            }
         }
-        if let Some(propagation) = value.get("mountPropagation") {
-            propagation.one_of(&PROPAGATIONS, problems);
-        }
-        if let Some(path) = value.get("subPath") {
-            path.parsed(sub_path, problems);
+        propagation(value, is_privileged, problems);
+        recursive_read_only(value, problems);
+        for name in ["subPath", "subPathExpr"] {
+            if let Some(path) = value.get(name) {
+                path.parsed(sub_path, problems);
+            }
         }
         if let (Some(_), Some(path)) = (value.get("subPath"), value.get("subPathExpr")) {
             problems.add(path.error("expected either `subPath` or `subPathExpr`, not both"));
@@ -113,6 +128,49 @@ pub(super) fn mounts(
         mounts.push(mount);
     }
     mounts
+}
+
+fn is_true(value: &Value<'_>, name: &str) -> bool {
+    let boolean = value.get(name);
+    boolean.and_then(|value| value.node.as_scalar().and_then(Scalar::boolean)) == Some(true)
+}
+
+fn propagation(mount: &Value<'_>, is_privileged: bool, problems: &mut Problems) {
+    let Some(propagation) = mount.get("mountPropagation") else {
+        return;
+    };
+    if propagation.one_of(&PROPAGATIONS, problems).is_some()
+        && has_text(&propagation, "Bidirectional")
+        && !is_privileged
+    {
+        problems.add(
+            propagation
+                .error("`Bidirectional` needs `privileged: true` in the task's `securityContext`"),
+        );
+    }
+}
+
+fn recursive_read_only(mount: &Value<'_>, problems: &mut Problems) {
+    let Some(recursive) = mount.get("recursiveReadOnly") else {
+        return;
+    };
+    if recursive.one_of(&RECURSIVE_READ_ONLY, problems).is_none()
+        || has_text(&recursive, "Disabled")
+    {
+        return;
+    }
+    if !is_true(mount, "readOnly") {
+        problems.add(recursive.error("allowed only with `readOnly: true`"));
+    }
+    let propagation = mount.get("mountPropagation");
+    if propagation.is_some_and(|value| !has_text(&value, "None")) {
+        problems.add(recursive.error("allowed only without `mountPropagation`"));
+    }
+}
+
+fn has_text(value: &Value<'_>, text: &str) -> bool {
+    let scalar = value.node.as_scalar();
+    scalar.is_some_and(|scalar| scalar.text == text)
 }
 
 fn unknown(at: &Value<'_>, name: &str, names: &[String]) -> Problem {
@@ -135,10 +193,13 @@ fn mount_path(path: &str) -> Result<Vec<String>, String> {
         return Err(format!("`{path}` is not absolute, {expected}"));
     };
     let segments: Vec<&str> = relative.split('/').filter(|one| !one.is_empty()).collect();
-    if segments.iter().any(|one| matches!(*one, "." | "..")) || path.contains([':', '\0']) {
+    if segments.iter().any(|one| matches!(*one, "." | "..")) || path.contains(':') {
         return Err(format!(
             "`{path}` is not allowed, {expected} without `.`, `..` and `:`"
         ));
+    }
+    if path.chars().any(char::is_control) {
+        return Err(format!("{path:?} holds control characters, {expected}"));
     }
     match segments.as_slice() {
         [] => Err(format!(

@@ -329,11 +329,30 @@ fn a_bound_is_told_where_it_is_passed() {
         "apiVersion: v2\nactions: [{{tasks: [{{image: i, namespace: {}}}]}}]",
         "A".repeat(9000)
     );
-    let report = [error(&paths), error(&tasks), error(&actions), error(&long)].join("\n");
+    let task =
+        |fields: &str| format!("apiVersion: v2\nactions: [{{tasks: [{{image: i, {fields}}}]}}]");
+    let files = task(&format!("files: [{}]", "a, ".repeat(1001)));
+    let name = task(&format!("name: {}", "n".repeat(1025)));
+    let argument = task(&format!("args: [x, {}]", "a".repeat(131_072)));
+    let value = "v".repeat(131_070);
+    let variable = task(&format!(
+        "env: [{{name: A, valueFrom: string, value: {value}}}]"
+    ));
+    let file = task(&format!("resultFile: /keptn/{}", "r".repeat(256)));
+    let report = [
+        paths, tasks, actions, long, files, name, argument, variable, file,
+    ]
+    .map(|config| error(&config))
+    .join("\n");
     assert_snapshot!(report, @"
     job/config.yaml:38:30: actions[0].tasks[0].env[32].value: one JSONPath with `*`, `..`, a range or a filter too many, at most 32 are allowed
     job/config.yaml:1002:9: actions[0].tasks[999]: at most 999 actions, and as many tasks in an action, are allowed
     job/config.yaml:1001:5: actions[999]: at most 999 actions, and as many tasks in an action, are allowed
-    job/config.yaml:2:42: actions[0].tasks[0].namespace: `AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA…` is no name of a Kubernetes object, allowed are lower-case letters, digits, `-` and `.`, a letter or digit at both ends
+    job/config.yaml:2:42: actions[0].tasks[0].namespace: `AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA…` is no name of a namespace, allowed are at most 63 lower-case letters, digits and `-`, a letter or digit at both ends
+    job/config.yaml:2:3039: actions[0].tasks[0].files[1000]: at most 1000 entries are allowed, a directory or a pattern can take the place of many
+    job/config.yaml:2:37: actions[0].tasks[0].name: 1025 bytes long, at most 1024 are allowed
+    job/config.yaml:2:41: actions[0].tasks[0].args[1]: 131072 bytes long, a program cannot be started with more than 131071
+    job/config.yaml:2:73: actions[0].tasks[0].env[0].value: name and value take 131072 bytes, a program cannot be started with more than 131071
+    job/config.yaml:2:43: actions[0].tasks[0].resultFile: the file's name has 256 bytes, at most 255 are possible
     ");
 }
