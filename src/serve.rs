@@ -198,28 +198,25 @@ impl Service {
         let http = over(ErrorLog::TIMEOUT);
         let (tasks, stopping) = (attempts.clone(), stop.clone());
         let error_log = ErrorLog::new(http, endpoint.clone(), here, tasks, stopping);
+        let metrics = outside.metrics;
+        let permitted = Permitted {
+            policy: rules.policy.clone(),
+            account: rules.defaults.service_account.clone(),
+        };
         let others = rules.policy.namespaces.iter().cloned();
         let cluster = Cluster::new(
             client,
             namespace.clone(),
             others,
             rules.jobs,
-            outside.metrics.clone(),
+            metrics.clone(),
             rules.graces,
             outside.clock,
         );
         let halt = CancellationToken::new();
+        let (masks, counts) = (rules.masks, metrics.clone());
         let runs = Arc::new(Runs::new(
-            Executor::new(
-                cluster.clone(),
-                answers,
-                Permitted {
-                    policy: rules.policy.clone(),
-                    account: rules.defaults.service_account.clone(),
-                },
-                rules.masks,
-                outside.metrics.clone(),
-            ),
+            Executor::new(cluster.clone(), answers, permitted, masks, counts),
             cluster.clone(),
             leadership.clone(),
             Slots::new(settings.max_concurrent_runs as usize),
@@ -238,18 +235,13 @@ impl Service {
             policy: rules.policy,
             defaults: rules.defaults,
             installation: settings.tasks.full_deployment_name.clone(),
-            metrics: outside.metrics.clone(),
+            metrics: metrics.clone(),
             under_way,
         });
         let (of_ready, stopping) = (Arc::clone(&runs), stop.clone());
         let ready = move || of_ready.is_ready() && !stopping.is_cancelled();
-        let router = Endpoint::new(
-            admission,
-            settings.max_body_bytes as usize,
-            outside.metrics,
-            ready,
-        )
-        .router(&settings.rcv_path);
+        let max_body_bytes = settings.max_body_bytes as usize;
+        let events = Endpoint::new(admission, max_body_bytes, metrics, ready);
         info!(
             port = settings.rcv_port,
             path = settings.rcv_path,
@@ -260,7 +252,7 @@ impl Service {
         Self {
             runs,
             leadership,
-            router,
+            router: events.router(&settings.rcv_path),
             connections: TaskTracker::new(),
             admissions,
             attempts,
