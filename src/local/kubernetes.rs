@@ -209,6 +209,18 @@ impl Kubernetes {
         self.tasks.wait().await;
     }
 
+    /// Waits for a state of the cluster.
+    pub(crate) async fn until(&self, holds: impl Fn() -> bool) {
+        let mut changes = self.changes();
+        // Not while the channel is borrowed: whoever changes something has the state locked, and then
+        // waits for the channel.
+        while !holds() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }

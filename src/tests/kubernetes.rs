@@ -513,7 +513,6 @@ impl Kubernetes {
     }
 
     async fn until(&self, holds: impl Fn(&Self) -> bool) {
-        let mut changes = self.cluster.changes();
-        changes.wait_for(|_| holds(self)).await.unwrap();
+        self.cluster.until(|| holds(self)).await;
     }
 }

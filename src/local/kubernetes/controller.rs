@@ -245,7 +245,7 @@ impl Kubernetes {
             let pod = self.get(pod);
             pod.is_none_or(|pod| !pod["metadata"]["deletionTimestamp"].is_null())
         };
-        self.changes().wait_for(|_| deleted()).await.ok();
+        self.until(deleted).await;
     }
 
     fn announces_failure(&self, key: &Key, job: &Value) {
@@ -516,9 +516,9 @@ mod tests {
         let job = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
         let created = cluster.create(&key, job).ok();
         let created = created.expect("there is no other");
-        let mut changes = cluster.changes();
-        let ended = changes.wait_for(|_| cluster.get(&key).is_some_and(|job| has_ended(&job)));
-        ended.await.expect("the cluster is there");
+        cluster
+            .until(|| cluster.get(&key).is_some_and(|job| has_ended(&job)))
+            .await;
         tokio::task::yield_now().await;
         cluster.control(&Change {
             version: 1,

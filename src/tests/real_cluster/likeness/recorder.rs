@@ -162,11 +162,17 @@ fn annotations(annotations: &Value) -> Value {
 }
 
 fn conditions(job: &Value) -> Vec<String> {
+    // Of a Job that the service left no time, a busy Job controller may see its deleted Pod before it has
+    // noted why it deletes it.
+    let has_no_time = job["spec"]["activeDeadlineSeconds"] == 0;
     let conditions = job["status"]["conditions"].as_array().into_iter().flatten();
     conditions
         .filter(|condition| condition["status"] == "True")
         .map(|condition| {
             let text = |field: &str| condition[field].as_str().unwrap_or_default();
+            if has_no_time {
+                return format!("{}: ended by the service", text("type"));
+            }
             format!("{}: {}: {}", text("type"), text("reason"), text("message"))
         })
         .collect()
