@@ -15,6 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::run::Run;
 
+const BY_THE_SERVICE: &str = "ended by the service";
+
 pub(super) struct Recorder {
     objects: Arc<Mutex<BTreeMap<String, Seen>>>,
     _watches: [AbortOnDropHandle<()>; 2],
@@ -79,7 +81,9 @@ impl Recorder {
             let pod_over =
                 |pod: &Seen| pod.gone || matches!(phase(&pod.last), "Succeeded" | "Failed");
             // A Pod is ended for one reason or the other: with its Job, or by the Job's time limit.
-            let must_go = job.gone || conditions(&job.last).join(" ").contains("DeadlineExceeded");
+            let told = conditions(&job.last).join(" ");
+            let is_over = ["DeadlineExceeded", BY_THE_SERVICE];
+            let must_go = job.gone || is_over.iter().any(|end| told.contains(end));
             let pods = self.pods_of(&job.last);
             (job.gone || reported && ended)
                 && pods
@@ -171,7 +175,7 @@ fn conditions(job: &Value) -> Vec<String> {
         .map(|condition| {
             let text = |field: &str| condition[field].as_str().unwrap_or_default();
             if has_no_time {
-                return format!("{}: ended by the service", text("type"));
+                return format!("{}: {BY_THE_SERVICE}", text("type"));
             }
             format!("{}: {}: {}", text("type"), text("reason"), text("message"))
         })
