@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use super::{RealCluster, message};
+use super::{RealCluster, message, with_images};
 use crate::tests::{config, triggered};
 
 impl RealCluster {
@@ -174,5 +174,34 @@ async fn a_run_goes_on_in_another_namespace() {
         .delete(&other, &DeleteParams::default())
         .await
         .unwrap();
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn the_services_own_account_and_secrets_are_refused_in_the_cluster() {
+    let cluster = RealCluster::new("own").await;
+    let config = "apiVersion: v2
+actions:
+  - name: account
+    events: [{name: sh.keptn.event.test.triggered}]
+    tasks: [{name: account, image: BUSYBOX, serviceAccount: job-executor-service}]
+  - name: secret
+    events: [{name: sh.keptn.event.test.triggered}]
+    tasks:
+      - {name: token, image: BUSYBOX, envFrom: [{secretRef: {name: job-service-keptn-secrets}}]}\n";
+    cluster
+        .keptn
+        .has("dev/svc", "job/config.yaml", with_images(config));
+    cluster.deploys(1).await;
+    cluster.sends(&triggered("event-1")).await;
+    let finished = cluster.answered(2).await[1]["data"].clone();
+    for refused in [
+        "service account `job-executor-service` is not allowed, it is the one of this service",
+        "secret \"job-service-keptn-secrets\" is not allowed",
+    ] {
+        assert!(message(&finished).contains(refused), "{finished:#}");
+    }
+    assert!(cluster.jobs().await.is_empty());
     cluster.finish().await;
 }
