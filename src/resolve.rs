@@ -341,7 +341,7 @@ fn label_variable(key: &str) -> String {
 /// The kubelet expands `$(X)` in values. What an event says is no place for that: whoever sends the
 /// event would read the task's other variables.
 fn literal(text: &str) -> String {
-    text.replace('$', "$$").replace('\0', "")
+    expansion::escaped(text).replace('\0', "")
 }
 
 /// The text of what a path found: strings as they are, null as nothing, numbers with all their

@@ -17,6 +17,7 @@ use super::pod_defaults::{ContainerDefaults, JobLabels, PodDefaults};
 use crate::job_config::fields::{self, Amounts, EnvFrom, KeyHolder, KeyRef};
 use crate::job_config::files::{DIRECTORY, VOLUME};
 use crate::job_config::pod_parts::PodParts;
+use crate::resolve::expansion::escaped;
 use crate::run::{KeyVariable, Place, RunTask};
 
 /// The part of a Job that is the same for all tasks.
@@ -194,11 +195,11 @@ fn init_container(
 ) -> Container {
     let settings = &of_job.init_container;
     let scope = &place.run.event.scope;
-    let text = |text: &Option<String>| literal(text.as_deref().unwrap_or_default());
+    let text = |text: &Option<String>| escaped(text.as_deref().unwrap_or_default());
     let mut env = vec![
         variable_of(
             "CONFIGURATION_SERVICE",
-            literal(&settings.configuration_service),
+            escaped(&settings.configuration_service),
         ),
         variable_of("KEPTN_PROJECT", text(&scope.project)),
         variable_of("KEPTN_STAGE", text(&scope.stage)),
@@ -212,14 +213,14 @@ fn init_container(
     }
     let AccessVariables { plain, secret } = &settings.access;
     let plain = plain.iter();
-    env.extend(plain.map(|(name, value)| variable_of(name, literal(value))));
+    env.extend(plain.map(|(name, value)| variable_of(name, escaped(value))));
     let secret = secret.iter();
     env.extend(secret.map(|(name, key)| variable_in_secret(name, key)));
     let files = place
         .task
         .files
         .iter()
-        .map(|file| format!("--file={}", literal(&file.to_string())));
+        .map(|file| format!("--file={}", escaped(&file.to_string())));
     Container {
         name: init_container_name(job_name),
         image: Some(settings.image.clone()),
@@ -231,11 +232,6 @@ fn init_container(
         volume_mounts: Some(vec![mount]),
         ..Container::default()
     }
-}
-
-/// Kubernetes expands `$(X)` in values and arguments.
-fn literal(text: &str) -> String {
-    text.replace('$', "$$")
 }
 
 fn variable_of(name: &str, value: String) -> EnvVar {

@@ -2,6 +2,11 @@
 
 use std::collections::BTreeMap;
 
+/// A text that stands for itself.
+pub(crate) fn escaped(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
 /// `$(X)` stands for a variable that is known and for itself else, `$$` for `$`.
 pub(crate) fn expanded(text: &str, variables: &BTreeMap<String, String>) -> String {
     let mut out = String::with_capacity(text.len());
@@ -31,6 +36,14 @@ pub(crate) fn expanded(text: &str, variables: &BTreeMap<String, String>) -> Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_escaped_text_is_expanded_to_itself() {
+        let variables = BTreeMap::from([("A".to_owned(), "a".to_owned())]);
+        for text in ["$(A)", "$$(A)", "$", "$A", "a"] {
+            assert_eq!(expanded(&escaped(text), &variables), text);
+        }
+    }
 
     #[test]
     fn references_are_expanded_as_by_the_kubelet() {
