@@ -39,16 +39,21 @@ async fn keptn() -> (Keptn, SocketAddr) {
     (keptn, address)
 }
 
-async fn fetched(address: SocketAddr, files: &[&str]) -> Result<BTreeMap<String, Vec<u8>>, String> {
-    let directory = tempfile::tempdir().unwrap();
-    let mut arguments = vec![
+/// For the service of the tests, without files.
+pub(super) fn flags(address: SocketAddr, directory: &Path) -> Vec<String> {
+    vec![
         format!("--configuration-service=http://{address}/configuration-service"),
-        format!("--directory={}", directory.path().display()),
+        format!("--directory={}", directory.display()),
         "--project=real".into(),
         "--stage=dev".into(),
         "--service=svc".into(),
-        "--git-commit-id=9bf2157".into(),
-    ];
+    ]
+}
+
+async fn fetched(address: SocketAddr, files: &[&str]) -> Result<BTreeMap<String, Vec<u8>>, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let mut arguments = flags(address, directory.path());
+    arguments.push("--git-commit-id=9bf2157".into());
     arguments.extend(files.iter().map(|file| format!("--file={file}")));
     let settings = cli::init_settings(&arguments);
     init_container::run(settings)

@@ -177,14 +177,8 @@ async fn fetched(server: impl FnOnce(&mut OAuthServer), flags: &[&str]) -> (Stri
     keptn.is_protected(server);
     let address = keptn.listens("127.0.0.1:0").await;
     let directory = tempfile::tempdir().unwrap();
-    let mut arguments = vec![
-        format!("--configuration-service=http://{address}/configuration-service"),
-        format!("--directory={}", directory.path().display()),
-        "--project=real".into(),
-        "--stage=dev".into(),
-        "--service=svc".into(),
-        "--file=a".into(),
-    ];
+    let mut arguments = super::init_container::flags(address, directory.path());
+    arguments.push("--file=a".into());
     let local = |flag: &&str| flag.replace("//keptn", &format!("//{address}"));
     arguments.extend(flags.iter().map(local));
     let result = init_container::run(cli::init_settings(&arguments)).await;

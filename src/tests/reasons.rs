@@ -26,6 +26,15 @@ impl Tester {
         super::shortened(message).replace('\n', "⏎")
     }
 
+    /// The task ends well, after whatever came in between.
+    async fn succeeds(self, after: &str) {
+        self.cluster.task("t").ends();
+        self.answers(2).await;
+        let message = self.message();
+        assert!(message.contains("successfully"), "{after}: {message}");
+        self.finish().await;
+    }
+
     /// Nothing of the task runs, waits, or would later.
     async fn leaves_nothing(self) {
         sleep(Duration::from_secs(10)).await;
@@ -173,14 +182,7 @@ async fn what_heals_in_time_changes_nothing() {
         service.cluster.task("t").never_ends();
         // Longer than each of these may last.
         sleep(Duration::from_secs(60)).await;
-        service.cluster.task("t").ends();
-        service.answers(2).await;
-        assert!(
-            service.message().contains("successfully"),
-            "{obstacle:?}: {}",
-            service.message()
-        );
-        service.finish().await;
+        service.succeeds(&format!("{obstacle:?}")).await;
     }
 }
 
@@ -232,14 +234,7 @@ async fn a_watch_that_is_late_ends_no_task_that_works() {
     sleep(Duration::from_secs(8)).await;
     service.cluster.task("t").never_ends();
     sleep(Duration::from_secs(10)).await;
-    service.cluster.task("t").ends();
-    service.answers(2).await;
-    assert!(
-        service.message().contains("successfully"),
-        "{}",
-        service.message()
-    );
-    service.finish().await;
+    service.succeeds("in the end").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -325,12 +320,5 @@ async fn a_job_that_is_resumed_soon_goes_on() {
     sleep(Duration::from_secs(2)).await;
     service.cluster.task("t").is_suspended(false);
     sleep(Duration::from_secs(10)).await;
-    service.cluster.task("t").ends();
-    service.answers(2).await;
-    assert!(
-        service.message().contains("successfully"),
-        "{}",
-        service.message()
-    );
-    service.finish().await;
+    service.succeeds("in the end").await;
 }
