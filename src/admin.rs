@@ -1,17 +1,281 @@
-//! What operators look at, on a port of its own: `/metrics`.
+//! What operators look at, on a port of its own: the status page, read-only, and `/metrics`.
+//!
+//! Each page is JSON, too, for who asks for it: `Accept: application/json`, or `?format=json`.
 
-use axum::Router;
-use axum::http::header::CONTENT_TYPE;
+mod page;
+mod window;
+
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::{Path, Query, Request, State};
+use axum::http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY, VARY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
+use serde::{Deserialize, Serialize};
 
+use crate::endpoint::Peer;
 use crate::metrics::{self, Metrics};
+use crate::run::RunId;
+use page::Html;
 
-pub(crate) fn router(metrics: &Metrics) -> Router {
+pub(crate) use window::{Memory, Sight, Window};
+
+/// Nothing is loaded from elsewhere, and nothing that a config or an event says is code.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+                      img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Who sees the page: it tells what tasks print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Audience {
+    /// Who connects from the same Pod or machine.
+    Local,
+    Anyone,
+}
+
+/// The page, from the start of the process on.
+#[derive(Clone)]
+pub(crate) struct Page(Arc<Inner>);
+
+struct Inner {
+    audience: Audience,
+    /// None until the service is connected to its cluster.
+    window: OnceLock<Window>,
+}
+
+impl Page {
+    pub(crate) fn new(audience: Audience) -> Self {
+        Self(Arc::new(Inner {
+            audience,
+            window: OnceLock::new(),
+        }))
+    }
+
+    pub(crate) fn shows(&self, window: Window) {
+        // A process has one service.
+        self.0.window.set(window).ok();
+    }
+}
+
+pub(crate) fn router(metrics: &Metrics, page: &Page) -> Router {
     let metrics = metrics.clone();
+    let pages = Router::new()
+        .route("/", get(runs))
+        .route("/runs", get(runs))
+        .route("/runs/{id}", get(run))
+        .route("/runs/{id}/logs/{job}", get(log))
+        .route("/events", get(events))
+        .with_state(page.clone())
+        .layer(from_fn_with_state(page.clone(), only_for_its_audience));
     Router::new()
+        .merge(pages)
+        .route(
+            "/style.css",
+            get(|| async { file("text/css; charset=utf-8", page::STYLE) }),
+        )
+        .route(
+            "/refresh.js",
+            get(|| async { file("text/javascript; charset=utf-8", page::REFRESH) }),
+        )
         .route(
             "/metrics",
-            get(|| async move { ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.text()) }),
+            get(|headers: HeaderMap| async move {
+                let reader = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+                let is_browser = reader.is_some_and(|accept| accept.contains("text/html"));
+                // A browser would store the other one as a file.
+                let content_type = if is_browser {
+                    "text/plain; charset=utf-8"
+                } else {
+                    metrics::CONTENT_TYPE
+                };
+                ([(CONTENT_TYPE, content_type)], metrics.text())
+            }),
         )
         .route("/livez", get(|| async { "ok" }))
+}
+
+fn file(content_type: &'static str, text: &'static str) -> Response {
+    (
+        [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-cache")],
+        text,
+    )
+        .into_response()
+}
+
+/// What a person asks for.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+pub(crate) struct Asked {
+    /// Part of an id, a type, a project, …
+    q: String,
+    state: String,
+    /// From 1.
+    page: usize,
+    format: String,
+}
+
+/// How the answer is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Html,
+    Json,
+}
+
+impl Form {
+    /// What is named first in `Accept` wins; a browser names HTML.
+    fn of(asked: &Asked, headers: &HeaderMap) -> Self {
+        let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+        let accept = accept.unwrap_or_default();
+        let place = |media_type: &str| accept.find(media_type).unwrap_or(usize::MAX);
+        let prefers_json = place("application/json") < place("text/html");
+        if asked.format == "json" || (asked.format.is_empty() && prefers_json) {
+            Self::Json
+        } else {
+            Self::Html
+        }
+    }
+
+    fn write(
+        self,
+        status: StatusCode,
+        json: &impl Serialize,
+        html: impl FnOnce() -> Html,
+    ) -> Response {
+        match self {
+            Self::Html => {
+                let content_type = (CONTENT_TYPE, "text/html; charset=utf-8");
+                (status, [content_type], html().into_string()).into_response()
+            }
+            Self::Json => self::json(status, json),
+        }
+    }
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    // These types have text for keys, and nothing else that JSON could refuse.
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    (status, [(CONTENT_TYPE, "application/json")], text + "\n").into_response()
+}
+
+async fn runs(
+    Extension(window): Extension<Window>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+) -> Response {
+    let overview = window.runs(&asked).await;
+    let html = || page::runs(&overview, &asked);
+    Form::of(&asked, &headers).write(StatusCode::OK, &overview, html)
+}
+
+async fn events(
+    Extension(window): Extension<Window>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+) -> Response {
+    let events = window.events(&asked);
+    let html = || page::events(&events, &asked);
+    Form::of(&asked, &headers).write(StatusCode::OK, &events, html)
+}
+
+async fn run(
+    Extension(window): Extension<Window>,
+    Path(id): Path<String>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+) -> Response {
+    let form = Form::of(&asked, &headers);
+    match window.run(&RunId::from_label(&id)).await {
+        Some(run) => form.write(StatusCode::OK, &run, || page::run(&run)),
+        None => not_found(form, &window, &format!("run {id}")),
+    }
+}
+
+async fn log(
+    Extension(window): Extension<Window>,
+    Path((id, job)): Path<(String, String)>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+) -> Response {
+    let form = Form::of(&asked, &headers);
+    match window.log(&RunId::from_label(&id), &job).await {
+        None => not_found(
+            form,
+            &window,
+            &format!("task with the Job {job} in run {id}"),
+        ),
+        Some(log) => match form {
+            Form::Json => json(StatusCode::OK, &log),
+            Form::Html => {
+                let content_type = (CONTENT_TYPE, "text/plain; charset=utf-8");
+                ([content_type], log.to_text()).into_response()
+            }
+        },
+    }
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    error: &'a str,
+}
+
+fn not_found(form: Form, window: &Window, what: &str) -> Response {
+    let error =
+        format!("no {what} is known: its Jobs are gone from the cluster, or there never was one");
+    let about = window.about();
+    form.write(StatusCode::NOT_FOUND, &Problem { error: &error }, || {
+        page::problem(&about, &error)
+    })
+}
+
+/// Lets those see the page who may, once there is something to see.
+async fn only_for_its_audience(
+    State(page): State<Page>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if page.0.audience == Audience::Local && !is_local(&request) {
+        let reason = "the status page is only for connections from the service's own Pod, such as those of \
+                      `kubectl port-forward`; ADMIN_PAGE=anyone opens it\n";
+        return (StatusCode::FORBIDDEN, reason).into_response();
+    }
+    let Some(window) = page.0.window.get() else {
+        let reason = "the service is not connected to its cluster yet, its log tells why\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, reason).into_response();
+    };
+    request.extensions_mut().insert(window.clone());
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CACHE_CONTROL, "no-store"),
+        (VARY, "Accept"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Whether a person at this machine asks, and no web site that had its name point to it.
+fn is_local(request: &Request) -> bool {
+    let peer = request.extensions().get::<Peer>();
+    let is_near = peer.is_some_and(|Peer(address)| address.to_canonical().is_loopback());
+    let host = request.headers().get(HOST);
+    let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+    is_near && is_own_name(host)
+}
+
+fn is_own_name(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
 }

@@ -24,6 +24,8 @@ use crate::job_config::matching::why_none;
 use crate::job_config::problem::{ConfigErrors, Problem};
 use crate::job_config::reader::{self, CONFIG_URI};
 use crate::job_config::yaml::Span;
+use crate::journal::entry::EventOutcome;
+use crate::journal::{Earlier, Journal, RunEnd};
 use crate::keptn::answers::Sent;
 use crate::keptn::error_log::ErrorLog;
 use crate::keptn::event_store::{LAG, Stored};
@@ -56,6 +58,19 @@ pub(crate) enum Admitted {
     Panicked,
 }
 
+impl Admitted {
+    fn told(&self) -> (EventOutcome, &str) {
+        match self {
+            Self::Nothing(reason) => (EventOutcome::Nothing, reason),
+            Self::Accepted(reason) => (EventOutcome::Accepted, reason),
+            Self::Panicked => (
+                EventOutcome::Panicked,
+                "a bug of the service, its log has more",
+            ),
+        }
+    }
+}
+
 pub(crate) struct Admission {
     pub(crate) resources: Resources,
     pub(crate) error_log: Arc<ErrorLog>,
@@ -66,6 +81,7 @@ pub(crate) struct Admission {
     /// Tells the runs of several installations in one namespace apart.
     pub(crate) installation: String,
     pub(crate) metrics: Metrics,
+    pub(crate) journal: Journal,
     pub(crate) under_way: UnderWay,
 }
 
@@ -138,13 +154,18 @@ impl Admission {
         );
         let admission = Arc::clone(self);
         let work = async move {
-            let decided = AssertUnwindSafe(Box::pin(admission.decide(&id, event)))
+            let (arrived, envelope) = (Timestamp::now(), event.envelope.clone());
+            let decided = AssertUnwindSafe(Box::pin(admission.decide(&id, event, arrived)))
                 .catch_unwind()
                 .await;
-            sender.send_replace(Some(decided.unwrap_or_else(|_| {
+            let decided = decided.unwrap_or_else(|_| {
                 error!("admitting the event panicked");
                 Admitted::Panicked
-            })));
+            });
+            let (outcome, reason) = decided.told();
+            let journal = &admission.journal;
+            journal.event(&envelope, &id, outcome, reason, arrived);
+            sender.send_replace(Some(decided));
             lock(&admission.under_way.admissions).remove(&id);
             drop(memory);
         };
@@ -152,8 +173,7 @@ impl Admission {
         receiver
     }
 
-    async fn decide(self: &Arc<Self>, id: &RunId, event: Event) -> Admitted {
-        let arrived = Timestamp::now();
+    async fn decide(self: &Arc<Self>, id: &RunId, event: Event, arrived: Timestamp) -> Admitted {
         if self.runs.is_claimed(id) || lock(&self.under_way.answered).runs.contains(id) {
             return seen_before();
         }
@@ -364,6 +384,7 @@ impl Admission {
                 });
             }
         }
+        self.journal.run_begins(run, Earlier::default());
         if run.is_answered() {
             let message = report::message(&reports, usize::MAX);
             let verdict = report::verdict(&reports);
@@ -378,6 +399,7 @@ impl Admission {
                 )
                 .await;
         }
+        self.journal.run_over(&run.id, RunEnd::ByItself);
         self.remember(&run.id);
         Admitted::Accepted("no task could be run, Keptn was told why".into())
     }
@@ -407,6 +429,7 @@ impl Admission {
             self.error_log.enter(&event.envelope, reason);
             return Admitted::Nothing(reason.to_owned());
         }
+        self.journal.problem(id, &event.envelope, arrived, reason);
         self.runs
             .executor
             .answer_without_job(
@@ -417,6 +440,7 @@ impl Admission {
                 self.runs.others_answer_until(id).await,
             )
             .await;
+        self.journal.run_over(id, RunEnd::ByItself);
         self.remember(id);
         Admitted::Accepted(format!("answered as errored: {reason}"))
     }

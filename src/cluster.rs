@@ -4,7 +4,9 @@ mod calls;
 mod ended_by;
 mod found;
 mod hindrance;
+mod history;
 mod leadership;
+mod live;
 mod logs;
 pub(crate) mod manifest;
 pub(crate) mod names;
@@ -32,16 +34,19 @@ use tower::util::MapResultLayer;
 pub(crate) use found::{Found, Listing, Progress, Sighting, Told};
 pub(crate) use hindrance::Graces;
 pub(crate) use leadership::{Identity, Leadership, Standing};
+pub(crate) use live::Tail;
 pub(crate) use manifest::{AccessVariables, InitContainer, JobSettings, SecretKey, Start};
 use outcome::Limits;
 pub(crate) use outcome::{Aftermath, TaskEnd};
 pub(crate) use own_pod::{OwnAccount, OwnPod};
 pub(crate) use watch::News;
 
+use crate::journal::Past;
 use crate::metrics::Metrics;
 use crate::report::{ContainerLog, Ending, Masks};
 use crate::run::{Place, RunId, job_name};
 use calls::CALL_TIMEOUT;
+use history::History;
 use namespace::{Looked, Namespace, Needed};
 use watch::{Lists, Teller};
 
@@ -254,6 +259,42 @@ impl Cluster {
         }
     }
 
+    /// What the Jobs of this installation tell of runs, the last ones first.
+    pub(crate) async fn past(&self) -> Result<Vec<Past>, String> {
+        let mut history = History::default();
+        for (name, namespace) in self.namespaces.iter() {
+            let home = (*name != self.namespace).then_some(self.namespace.as_str());
+            let labels = names::ours(&self.settings.managed_by, home);
+            match history.read(&namespace.jobs, &labels).await {
+                // The service's own namespace tells of all runs that it can do anything for.
+                Err(error) if error.is_forbidden() && namespace.needed != Needed::Always => {}
+                read => read.map_err(|error| error.to_string())?,
+            }
+        }
+        Ok(history.into_runs())
+    }
+
+    /// What a Job that goes on is at. None of a Job that this process does not follow.
+    pub(crate) fn now(&self, namespace: Option<&str>, job: &str) -> Option<String> {
+        let namespace = self.namespaces.get(namespace.unwrap_or(&self.namespace))?;
+        Some(live::now(&namespace.watch.seen(job)?, job))
+    }
+
+    /// What the containers of a Job printed last.
+    pub(crate) async fn tails(
+        &self,
+        namespace: Option<&str>,
+        job: &str,
+        masks: &Masks,
+    ) -> Result<Vec<Tail>, String> {
+        let name = namespace.unwrap_or(&self.namespace);
+        let Some(namespace) = self.namespaces.get(name) else {
+            return Err(format!("namespace `{name}` is not allowed any more"));
+        };
+        let tails = live::tails(&namespace.pods, job, masks).await;
+        tails.map_err(|error| error.to_string())
+    }
+
     /// Lets the first Job of a run that waited for its turn run.
     pub(crate) async fn release(&self, place: Place<'_>) {
         self.patch(place, &json!({"spec": {"suspend": false}}))
@@ -312,6 +353,9 @@ impl Cluster {
             "spec": {"ttlSecondsAfterFinished": place.task.ttl},
         });
         let now = Timestamp::now();
+        if place.is_first() {
+            patch["metadata"]["annotations"] = json!({names::ANSWERED: now.to_string()});
+        }
         if let Some(created) = self.outlived(place) {
             let ran = now.duration_since(created).as_secs();
             patch["spec"]["activeDeadlineSeconds"] = json!(ran + SIDECAR_GRACE_SECONDS);

@@ -13,16 +13,18 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 
 use crate::admission::{Admission, Admitted};
 use crate::event::content_mode::{DecodeError, decode};
+use crate::journal::Journal;
 use crate::metrics::{Metrics, Outcome};
 use body::{BodyError, Limits};
 use connections::Arrival;
-pub(crate) use connections::accept;
+pub(crate) use connections::{Peer, accept};
 
 /// Keptn's distributors wait 5 s, all attempts together; the answer must be there before.
 const SENDER_PATIENCE: Duration = Duration::from_secs(4);
@@ -31,6 +33,7 @@ pub(crate) struct Endpoint {
     admission: Arc<Admission>,
     limits: Limits,
     metrics: Metrics,
+    journal: Journal,
     ready: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
@@ -40,14 +43,21 @@ impl Endpoint {
         admission: Arc<Admission>,
         max_body_bytes: usize,
         metrics: Metrics,
+        journal: Journal,
         ready: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         Self {
             admission,
             limits: Limits::new(max_body_bytes),
             metrics,
+            journal,
             ready: Box::new(ready),
         }
+    }
+
+    fn is_no_event(&self, reason: &str) {
+        self.metrics.event(Outcome::Invalid);
+        self.journal.no_event(reason, Timestamp::now());
     }
 
     /// `path` is where events are posted; `/` stands for any path, as in the original.
@@ -85,8 +95,10 @@ async fn receive(State(endpoint): State<Arc<Endpoint>>, request: Request<Body>) 
     let (body, memory) = match endpoint.limits.read(&head.headers, body).await {
         Ok(read) => read,
         Err(error) => {
-            endpoint.metrics.event(Outcome::Invalid);
-            return refused_body(&error, endpoint.limits.max_body_bytes);
+            let (status, reason) = refused_body(&error, endpoint.limits.max_body_bytes);
+            endpoint.is_no_event(&reason);
+            let retry = (status == StatusCode::TOO_MANY_REQUESTS).then_some([(RETRY_AFTER, "1")]);
+            return (status, retry, reason).into_response();
         }
     };
     if let Some(arrival) = head.extensions.get::<Arrival>() {
@@ -95,12 +107,13 @@ async fn receive(State(endpoint): State<Arc<Endpoint>>, request: Request<Body>) 
     let events = match decode(&head.headers, &body) {
         Ok(events) => events,
         Err(DecodeError::UnsupportedMediaType(reason)) => {
-            endpoint.metrics.event(Outcome::Invalid);
+            endpoint.is_no_event(&reason);
             return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason);
         }
         Err(DecodeError::Invalid(invalid)) => {
-            endpoint.metrics.event(Outcome::Invalid);
-            return text(StatusCode::BAD_REQUEST, invalid.to_string());
+            let reason = invalid.to_string();
+            endpoint.is_no_event(&reason);
+            return text(StatusCode::BAD_REQUEST, reason);
         }
     };
     drop(body);
@@ -112,8 +125,9 @@ async fn receive(State(endpoint): State<Arc<Endpoint>>, request: Request<Body>) 
                 admissions.push(endpoint.admission.admit(event, Arc::clone(&memory)));
             }
             Err(error) => {
-                endpoint.metrics.event(Outcome::Invalid);
-                invalid.push(error.to_string());
+                let reason = error.to_string();
+                endpoint.is_no_event(&reason);
+                invalid.push(reason);
             }
         }
     }
@@ -163,32 +177,31 @@ async fn told(
     text(status, reasons.join("\n"))
 }
 
-fn refused_body(error: &BodyError, limit: usize) -> Response {
-    let text = |status, reason| text(status, reason);
+fn refused_body(error: &BodyError, limit: usize) -> (StatusCode, String) {
     match error {
-        BodyError::TooLarge => text(
+        BodyError::TooLarge => (
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("the body has more than the allowed {limit} bytes (MAX_BODY_BYTES)"),
         ),
-        BodyError::TooManyValues => text(
+        BodyError::TooManyValues => (
             StatusCode::PAYLOAD_TOO_LARGE,
             "the body holds too many lists and objects to be read in bounded memory".into(),
         ),
-        BodyError::TooSlow => text(
+        BodyError::TooSlow => (
             StatusCode::REQUEST_TIMEOUT,
             format!(
                 "the body was not there within {} s",
                 body::BODY_TIMEOUT.as_secs()
             ),
         ),
-        BodyError::Broken(reason) => text(
+        BodyError::Broken(reason) => (
             StatusCode::BAD_REQUEST,
             format!("the body could not be read: {reason}"),
         ),
-        BodyError::NoMemory => {
-            let reason = "too many events are being admitted, send this one again";
-            (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "1")], reason).into_response()
-        }
+        BodyError::NoMemory => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many events are being admitted, send this one again".into(),
+        ),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::cluster::{Cluster, Progress, Refused, Start, TaskEnd, Told};
 use crate::event::Envelope;
 use crate::event::answer::{self, Answer, Section, TimeFrame, Verdict};
 use crate::job_config::fields::OnFailure;
+use crate::journal::{Earlier, Journal, Times};
 use crate::keptn::answers::{Answers, Sent};
 use crate::keptn::event_store::Stored;
 use crate::metrics::{Ended, Metrics};
@@ -52,6 +53,7 @@ pub(crate) struct Executor {
     rules: Permitted,
     masks: Masks,
     metrics: Metrics,
+    journal: Journal,
 }
 
 /// What tasks may be, for those that a run record brings.
@@ -112,6 +114,14 @@ impl Course {
         }
     }
 
+    fn earlier(&self) -> Earlier {
+        Earlier {
+            waits: self.queued,
+            started_was_sent: self.started == Sent::Yes,
+            taken_over: self.taken_over,
+        }
+    }
+
     /// Whether the Job of this task was created, as it or a later one tells. One that is missing then was
     /// deleted.
     fn has_reached(&self, place: Place<'_>) -> bool {
@@ -135,6 +145,7 @@ impl Executor {
         rules: Permitted,
         masks: Masks,
         metrics: Metrics,
+        journal: Journal,
     ) -> Self {
         Self {
             cluster,
@@ -142,6 +153,7 @@ impl Executor {
             rules,
             masks,
             metrics,
+            journal,
         }
     }
 
@@ -149,6 +161,7 @@ impl Executor {
         if course.finished == Sent::Yes {
             return self.conclude(run, &all_places(run)).await;
         }
+        self.journal.run_begins(run, course.earlier());
         let (started, (done, results)) =
             tokio::join!(self.announce(run, course), self.work(run, turn, course));
         let ends = done.iter().filter_map(|done| done.job.as_ref()?.1.finished);
@@ -204,6 +217,7 @@ impl Executor {
         if let Some(first) = run.first_place().filter(|_| course.queued) {
             self.cluster.release(first).await;
         }
+        self.journal.run_works(&run.id);
         let mut done = Vec::new();
         let mut results = Results::within(self.answers.max_bytes() / RESULTS_SHARE);
         for (action, places) in run.steps() {
@@ -221,6 +235,7 @@ impl Executor {
                 let name = &place.task.name;
                 let number = place.task_index + 1;
                 info!("Starting task {number}/{count}: '{name}' ...");
+                self.journal.task_begins(place);
                 let (mut task, result) = self.task(place, course).await;
                 if !action.silent {
                     task.ending = results.take(result, task.ending);
@@ -234,6 +249,8 @@ impl Executor {
                     (Ending::Failed(_), OnFailure::Fail) => Ended::Failed,
                 };
                 self.metrics.task(ended);
+                let shown = self.shown(&task.ending);
+                self.journal.task_ended(place, ended, &shown, task.times());
                 failed |= ended == Ended::Failed;
                 done.push(task);
             }
@@ -292,6 +309,14 @@ impl Executor {
         (done, result)
     }
 
+    /// Without what is secret.
+    fn shown(&self, ending: &Ending) -> Ending {
+        match ending {
+            Ending::Failed(reason) => Ending::Failed(self.masks.text(reason)),
+            Ending::Succeeded => Ending::Succeeded,
+        }
+    }
+
     /// The answer, if Keptn gets one. Silent actions say nothing in it either.
     async fn finished(&self, run: &Run, done: Vec<Done<'_>>, results: Section) -> Option<Answer> {
         let mut reports = Vec::new();
@@ -306,14 +331,10 @@ impl Executor {
                 Some(logs) => logs.await.unwrap_or_default(),
                 None => Vec::new(),
             };
-            let ending = match done.ending {
-                Ending::Failed(reason) => Ending::Failed(self.masks.text(&reason)),
-                Ending::Succeeded => Ending::Succeeded,
-            };
             reports.push(TaskReport {
                 task: done.task.to_owned(),
                 on_failure: done.on_failure,
-                ending,
+                ending: self.shown(&done.ending),
                 logs,
             });
         }
@@ -417,6 +438,15 @@ impl<'a> Done<'a> {
     /// None if it has no Job.
     fn place(&self) -> Option<Place<'a>> {
         Some(self.job.as_ref()?.0)
+    }
+
+    fn times(&self) -> Times {
+        let end = self.job.as_ref().map(|(_, end)| end);
+        Times {
+            started: end.and_then(|end| end.started),
+            finished: end.and_then(|end| end.finished),
+            pod: end.and_then(|end| Some(end.pod.as_ref()?.0.clone())),
+        }
     }
 
     fn refused(action: &'a RunAction, task: &'a str, reason: String) -> Self {

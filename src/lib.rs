@@ -64,6 +64,7 @@ mod cluster;
 mod keptn;
 
 mod init_container;
+mod journal;
 mod metrics;
 mod telemetry;
 mod terminal;

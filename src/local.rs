@@ -23,6 +23,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::admin::{self, Audience, Page};
 use crate::cli::{DeskSettings, ServeSettings};
 use crate::cluster::Identity;
 use crate::endpoint::{Body, Router};
@@ -70,6 +71,8 @@ fn serve_settings(settings: &DeskSettings) -> anyhow::Result<ServeSettings> {
 pub(crate) struct Desk {
     pub(crate) kubernetes: Kubernetes,
     pub(crate) router: Router,
+    /// The status page and the metrics.
+    pub(crate) admin: Router,
     service: JoinHandle<anyhow::Result<()>>,
     stop: CancellationToken,
 }
@@ -97,12 +100,13 @@ impl Desk {
                 kubernetes.create_secret(of, name, values);
             }
         }
+        let metrics = Metrics::default();
         let outside = Outside {
             client: kubernetes.client(&namespace),
             clock: Timestamp::now,
             identity: Identity::of_this_process(&namespace, None),
             account: None,
-            metrics: Metrics::default(),
+            metrics: metrics.clone(),
             namespace,
             keptn: keptn.transport(),
             secrets: settings.secret_values().map(SecretString::from).collect(),
@@ -110,6 +114,9 @@ impl Desk {
         let stop = CancellationToken::new();
         let service = Service::new(&serve, outside, stop.clone()).await;
         let router = service.router();
+        let page = Page::new(Audience::Local);
+        page.shows(service.window());
+        let admin = admin::router(&metrics, &page);
         let service = tokio::spawn(service.run(None));
         // It has the Lease and the Jobs of nobody else: a first event is executed at once.
         while !is_ready(&router).await {
@@ -118,6 +125,7 @@ impl Desk {
         Ok(Self {
             kubernetes,
             router,
+            admin,
             service,
             stop,
         })

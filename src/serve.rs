@@ -6,20 +6,23 @@ use std::time::Duration;
 use anyhow::Context;
 use jiff::Timestamp;
 use kube::Client;
+use reqwest::Url;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::admin;
+use crate::admin::{self, Memory, Page, Sight, Window};
 use crate::admission::{Admission, UnderWay};
 use crate::cli::{ServeSettings, TaskSettings};
 use crate::cluster::{self, Cluster, Identity, Leadership, OwnAccount, OwnPod};
 use crate::endpoint::{self, Endpoint, Router};
 use crate::executor::{Executor, Permitted, Runs};
+use crate::journal::Journal;
 use crate::keptn::addresses::{Addresses, Origin};
 use crate::keptn::answers::Answers;
 use crate::keptn::credentials::Credentials;
@@ -62,6 +65,7 @@ pub(crate) struct Service {
     runs: Arc<Runs>,
     leadership: Leadership,
     router: Router,
+    window: Window,
     connections: TaskTracker,
     admissions: TaskTracker,
     attempts: TaskTracker,
@@ -80,10 +84,10 @@ pub(crate) fn main(settings: &ServeSettings) -> anyhow::Result<()> {
         let stop = CancellationToken::new();
         stop_at_signal(stop.clone())?;
         let listener = listener("RCV_PORT", settings.rcv_port).await?;
-        let metrics = Metrics::default();
+        let (metrics, page) = (Metrics::default(), Page::new(settings.admin_page));
         if let Some(port) = settings.admin_port {
             let listener = self::listener("ADMIN_PORT", port).await?;
-            let router = admin::router(&metrics);
+            let router = admin::router(&metrics, &page);
             tokio::spawn(endpoint::accept(
                 listener,
                 router,
@@ -101,7 +105,10 @@ pub(crate) fn main(settings: &ServeSettings) -> anyhow::Result<()> {
             () = stop.cancelled() => Ok(None),
         };
         match service? {
-            Some(service) => service.run(Some(listener)).await,
+            Some(service) => {
+                page.shows(service.window());
+                service.run(Some(listener)).await
+            }
             None => Ok(()),
         }
     });
@@ -164,7 +171,6 @@ impl Service {
         stop: CancellationToken,
     ) -> Self {
         let (client, namespace, keptn) = (outside.client, outside.namespace, outside.keptn);
-        let over = |timeout| Http::over(keptn.clone(), timeout);
         let rules = rules(
             settings,
             &client,
@@ -179,25 +185,16 @@ impl Service {
             &settings.tasks.full_deployment_name,
             outside.identity,
         );
-        let attempts = TaskTracker::new();
-        let endpoint = &settings.keptn_event_endpoint;
-        let answers = Answers::new(
-            over(Answers::TIMEOUT),
-            endpoint.clone(),
-            EventStore::new(over(EventStore::TIMEOUT), endpoint),
-            settings.max_answer_bytes as usize,
-            attempts.clone(),
-            stop.clone(),
-            leadership.doubt(),
-        )
-        .counted_in(outside.metrics.clone());
-        let here = Here {
-            namespace: client.default_namespace().to_owned(),
-            pod: settings.pod_name.clone(),
+        let (attempts, journal) = (TaskTracker::new(), Journal::default());
+        let to_keptn = ToKeptn {
+            transport: &keptn,
+            endpoint: &settings.keptn_event_endpoint,
+            attempts: &attempts,
+            stop: &stop,
         };
-        let http = over(ErrorLog::TIMEOUT);
-        let (tasks, stopping) = (attempts.clone(), stop.clone());
-        let error_log = ErrorLog::new(http, endpoint.clone(), here, tasks, stopping);
+        let answers = to_keptn.answers(settings, leadership.doubt());
+        let answers = answers.told_to(outside.metrics.clone(), journal.clone());
+        let error_log = to_keptn.error_log(settings, client.default_namespace());
         let metrics = outside.metrics;
         let permitted = Permitted {
             policy: rules.policy.clone(),
@@ -214,9 +211,25 @@ impl Service {
             outside.clock,
         );
         let halt = CancellationToken::new();
+        let window = Window::new(Sight {
+            journal: journal.clone(),
+            cluster: cluster.clone(),
+            leadership: leadership.clone(),
+            masks: rules.masks.clone(),
+            namespace: namespace.clone(),
+            pod: settings.pod_name.clone(),
+            memory: Memory::default(),
+        });
         let (masks, counts) = (rules.masks, metrics.clone());
         let runs = Arc::new(Runs::new(
-            Executor::new(cluster.clone(), answers, permitted, masks, counts),
+            Executor::new(
+                cluster.clone(),
+                answers,
+                permitted,
+                masks,
+                counts,
+                journal.clone(),
+            ),
             cluster.clone(),
             leadership.clone(),
             Slots::new(settings.max_concurrent_runs as usize),
@@ -226,7 +239,7 @@ impl Service {
         let admissions = under_way.tasks.clone();
         let access = &settings.access;
         let credentials = Credentials::new(access.token.clone(), access.oauth.clone(), &keptn);
-        let http = over(RESOURCE_TIMEOUT);
+        let http = Http::over(keptn, RESOURCE_TIMEOUT);
         let admission = Arc::new(Admission {
             resources: Resources::new(http, settings.resources(), credentials),
             error_log: Arc::new(error_log),
@@ -236,23 +249,19 @@ impl Service {
             defaults: rules.defaults,
             installation: settings.tasks.full_deployment_name.clone(),
             metrics: metrics.clone(),
+            journal: journal.clone(),
             under_way,
         });
         let (of_ready, stopping) = (Arc::clone(&runs), stop.clone());
         let ready = move || of_ready.is_ready() && !stopping.is_cancelled();
         let max_body_bytes = settings.max_body_bytes as usize;
-        let events = Endpoint::new(admission, max_body_bytes, metrics, ready);
-        info!(
-            port = settings.rcv_port,
-            path = settings.rcv_path,
-            namespace,
-            version = env!("CARGO_PKG_VERSION"),
-            "Starting job-executor-service..."
-        );
+        let events = Endpoint::new(admission, max_body_bytes, metrics, journal, ready);
+        tell_of_start(settings, &namespace);
         Self {
             runs,
             leadership,
             router: events.router(&settings.rcv_path),
+            window,
             connections: TaskTracker::new(),
             admissions,
             attempts,
@@ -264,6 +273,11 @@ impl Service {
     /// Where requests are answered, for whoever brings them without a connection.
     pub(crate) fn router(&self) -> Router {
         self.router.clone()
+    }
+
+    /// What there is to see.
+    pub(crate) fn window(&self) -> Window {
+        self.window.clone()
     }
 
     /// Runs until it is stopped, and then finishes what must not be cut.
@@ -306,6 +320,51 @@ impl Service {
     }
 }
 
+/// What events to Keptn are sent with.
+struct ToKeptn<'a> {
+    transport: &'a Transport,
+    endpoint: &'a Url,
+    attempts: &'a TaskTracker,
+    stop: &'a CancellationToken,
+}
+
+impl ToKeptn<'_> {
+    fn over(&self, timeout: Duration) -> Http {
+        Http::over(self.transport.clone(), timeout)
+    }
+
+    fn answers(
+        &self,
+        settings: &ServeSettings,
+        doubt: watch::Receiver<Option<Instant>>,
+    ) -> Answers {
+        Answers::new(
+            self.over(Answers::TIMEOUT),
+            self.endpoint.clone(),
+            EventStore::new(self.over(EventStore::TIMEOUT), self.endpoint),
+            settings.max_answer_bytes as usize,
+            self.attempts.clone(),
+            self.stop.clone(),
+            doubt,
+        )
+    }
+
+    fn error_log(&self, settings: &ServeSettings, own_namespace: &str) -> ErrorLog {
+        let here = Here {
+            namespace: own_namespace.to_owned(),
+            pod: settings.pod_name.clone(),
+        };
+        let (http, endpoint) = (self.over(ErrorLog::TIMEOUT), self.endpoint.clone());
+        ErrorLog::new(
+            http,
+            endpoint,
+            here,
+            self.attempts.clone(),
+            self.stop.clone(),
+        )
+    }
+}
+
 /// What holds for the tasks of every event, with what the log has to say of it.
 async fn rules(
     settings: &ServeSettings,
@@ -330,6 +389,16 @@ async fn rules(
     warn_of_idle_oauth(settings);
     warn_of_this_pod(&settings.resources_for_init_containers());
     Rules::of(settings, namespace, &known)
+}
+
+fn tell_of_start(settings: &ServeSettings, namespace: &str) {
+    info!(
+        port = settings.rcv_port,
+        path = settings.rcv_path,
+        namespace,
+        version = env!("CARGO_PKG_VERSION"),
+        "Starting job-executor-service..."
+    );
 }
 
 /// Whether all ended in time.

@@ -23,6 +23,7 @@ mod keptn;
 mod kubernetes;
 mod metrics;
 mod oauth;
+mod page;
 mod podman;
 mod project;
 mod real_cluster;
@@ -47,6 +48,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::admin::{self, Audience, Page};
 use crate::cli;
 use crate::cluster::Identity;
 use crate::endpoint::accept;
@@ -96,7 +98,7 @@ struct Process {
     stop: CancellationToken,
     service: JoinHandle<anyhow::Result<()>>,
     wire: Wire,
-    metrics: Metrics,
+    admin: Router,
 }
 
 /// For everything that a scenario waits for; far more than it takes, most of it on a paused clock.
@@ -231,12 +233,14 @@ impl Process {
         cluster.has_pod(pod);
         let stop = CancellationToken::new();
         let service = Service::new(&settings, outside, stop.clone()).await;
+        let page = Page::new(Audience::Local);
+        page.shows(service.window());
         Self {
             router: service.router(),
+            admin: admin::router(&metrics, &page),
             stop,
             service: tokio::spawn(service.run(None)),
             wire,
-            metrics,
         }
     }
 

@@ -11,6 +11,7 @@ use reqwest::Url;
 use super::access::Access;
 use super::settings::{ServeSettings, TaskSettings, port};
 use super::value::{Discreet, addresses};
+use crate::admin::Audience;
 use crate::event::Event;
 use crate::job_config::fields::{EnvName, Image, ObjectName};
 use crate::keptn::addresses::Addresses;
@@ -337,6 +338,7 @@ impl ServeSettings {
             init_container_image: Some(init_container_image),
             tasks,
             admin_port: None,
+            admin_page: Audience::Local,
             pod_name: None,
             log_level: String::new(),
             log_format: None,

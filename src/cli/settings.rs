@@ -8,6 +8,7 @@ use reqwest::Url;
 
 use super::access::Access;
 use super::value::{Discreet, addresses, http_url};
+use crate::admin::Audience;
 use crate::cluster::pod_defaults::{ContainerDefaults, JobLabels, PodDefaults};
 use crate::job_config::fields::{Image, ObjectName, Quantity};
 use crate::job_config::files::FileEntry;
@@ -75,9 +76,19 @@ pub(crate) struct ServeSettings {
     #[command(flatten)]
     pub(crate) tasks: TaskSettings,
 
-    /// Port of /metrics; empty for none.
+    /// Port of the status page and of /metrics; empty for none.
     #[arg(long, env = "ADMIN_PORT", value_name = "ADMIN_PORT", value_parser = port)]
     pub(crate) admin_port: Option<u16>,
+
+    /// Who sees the status page, with the logs of tasks: only who connects from the Pod itself, as
+    /// `kubectl port-forward` does, or anyone who reaches the port. /metrics is for anyone.
+    #[arg(
+        long,
+        env = "ADMIN_PAGE",
+        value_name = "ADMIN_PAGE",
+        default_value = "local"
+    )]
+    pub(crate) admin_page: Audience,
 
     /// Name of the service's own Pod, from the downward API.
     #[arg(long, env = "POD_NAME", value_name = "POD_NAME", value_parser = pod_name)]

@@ -19,7 +19,7 @@ pub(crate) const STARTED: &str = "keptn.sh/jes-started";
 pub(crate) const SUCCEEDED: &str = "keptn.sh/jes-succeeded";
 /// Annotation: why the task failed, where nothing else will tell for long.
 pub(crate) const FAILED: &str = "keptn.sh/jes-failed";
-/// Annotation on the first Job of a run of several: `.finished` was delivered, marks are missing.
+/// Annotation on the first Job: `.finished` was delivered, or nobody was to be told. Marks may be missing.
 pub(crate) const ANSWERED: &str = "keptn.sh/jes-answered";
 
 /// Selects what this installation made.

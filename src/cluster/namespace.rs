@@ -54,7 +54,7 @@ impl Looked {
 
 #[derive(Clone)]
 pub(super) struct Namespace {
-    jobs: Api<Job>,
+    pub(super) jobs: Api<Job>,
     pub(super) pods: Api<Pod>,
     pub(super) watch: Watch,
     pub(super) needed: Needed,

@@ -391,6 +391,11 @@ impl Seen {
         });
     }
 
+    /// What keeps the task from starting now.
+    pub(crate) fn hindrance_now(&self) -> Option<&Hindrance> {
+        self.hindered.as_ref().map(|hindered| &hindered.by)
+    }
+
     fn hindrance(&self, job: &str) -> Option<Hindrance> {
         match &self.job {
             JobSeen::Suspended => return Some(Hindrance::suspension()),

@@ -3,6 +3,7 @@
 //! `axum::serve` has no such limit, so that half a header would stay for ever.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -80,6 +81,10 @@ impl Arrival {
     }
 }
 
+/// Who connected.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
 struct Acceptor {
     listener: TcpListener,
     arriving: Arc<Arriving>,
@@ -110,8 +115,8 @@ pub(crate) async fn accept(
 
 impl Acceptor {
     async fn next(&self) {
-        let stream = match self.listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match self.listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
                 return tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -124,6 +129,7 @@ impl Acceptor {
             .clone()
             .map_request(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(of_request.clone());
+                request.extensions_mut().insert(Peer(peer.ip()));
                 request
             });
         // One request a connection: the sender of an event that meets a connection which is just being

@@ -20,6 +20,12 @@ pub(super) const ID_NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_3a52_8d0e_4b8f_9a43
 /// labels from the event itself.
 const MAX_LABELS_BYTES: usize = 16 << 10;
 
+/// What answers tell of: the work begins.
+pub(crate) const STARTED: &str = "started";
+
+/// The work is over.
+pub(crate) const FINISHED: &str = "finished";
+
 /// How the work for a triggered event ended: `status` and `result` of its `.finished`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -51,7 +57,7 @@ pub(crate) struct Answer {
 
 /// `.started`: data as of the original's 0.2.x, i.e. project, stage, service and labels.
 pub(crate) fn started(envelope: &Envelope, time: Timestamp) -> Answer {
-    Answer::new(envelope, "started", time)
+    Answer::new(envelope, STARTED, time)
 }
 
 /// `.finished`; `frame` becomes `test.start` and `test.end` where Keptn's task is `test`.
@@ -62,7 +68,7 @@ pub(crate) fn finished(
     message: &str,
     frame: Option<TimeFrame>,
 ) -> Answer {
-    let mut answer = Answer::new(envelope, "finished", time);
+    let mut answer = Answer::new(envelope, FINISHED, time);
     let (status, result) = match verdict {
         Verdict::Succeeded => ("succeeded", "pass"),
         Verdict::Warned => ("succeeded", "warning"),
@@ -100,9 +106,18 @@ pub(crate) fn has_section(envelope: &Envelope) -> bool {
     task.is_some_and(|task| !OTHERS.contains(&task))
 }
 
+/// The id of the answer of this phase to an event, whenever and by whom it is sent.
+pub(crate) fn id(envelope: &Envelope, phase: &str) -> Uuid {
+    let name = format!("{}\n{}\n{phase}", envelope.source, envelope.id);
+    Uuid::new_v5(&ID_NAMESPACE, name.as_bytes())
+}
+
+pub(crate) fn event_type(envelope: &Envelope, phase: &str) -> String {
+    envelope.event_type.answered(phase)
+}
+
 impl Answer {
     fn new(envelope: &Envelope, phase: &str, time: Timestamp) -> Self {
-        let name = format!("{}\n{}\n{phase}", envelope.source, envelope.id);
         let scope = &envelope.scope;
         let mut data = Map::new();
         for (field, value) in [
@@ -119,12 +134,16 @@ impl Answer {
             data.insert("labels".into(), labels);
         }
         Self {
-            id: Uuid::new_v5(&ID_NAMESPACE, name.as_bytes()),
-            event_type: envelope.event_type.answered(phase),
+            id: id(envelope, phase),
+            event_type: event_type(envelope, phase),
             time,
             envelope: envelope.clone(),
             data,
         }
+    }
+
+    pub(crate) fn id(&self) -> Uuid {
+        self.id
     }
 
     pub(crate) fn event_type(&self) -> &str {

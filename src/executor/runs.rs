@@ -18,6 +18,7 @@ use super::{Course, Executor};
 use crate::cluster::{
     Cluster, Created, Found, Leadership, Listing, News, Refused, Sighting, Standing, Start,
 };
+use crate::journal::RunEnd;
 use crate::keptn::answers::Sent;
 use crate::run::{Run, RunId};
 use crate::slots::{Slots, Turn};
@@ -302,9 +303,11 @@ impl Runs {
         );
         let runs = Arc::clone(self);
         let work = async move {
-            let _in_flight = runs.executor.metrics.run_begins();
+            let (journal, _in_flight) =
+                (&runs.executor.journal, runs.executor.metrics.run_begins());
             let execution = Box::pin(runs.executor.execute(&run, turn, &course));
             let Err(panic) = isolated(execution).await else {
+                journal.run_over(&run.id, RunEnd::ByItself);
                 return drop(claim);
             };
             error!(
@@ -313,7 +316,10 @@ impl Runs {
             );
             let end = Box::pin(runs.executor.give_up(&run, &course, &panic));
             match isolated(end).await {
-                Ok(()) => drop(claim),
+                Ok(()) => {
+                    journal.run_over(&run.id, RunEnd::Panicked);
+                    drop(claim);
+                }
                 Err(panic) => {
                     error!(
                         panic,

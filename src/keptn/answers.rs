@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::event_store::{EventStore, LAG, Stored};
 use super::{Answered, Http};
 use crate::event::answer::Answer;
+use crate::journal::Journal;
 use crate::metrics::{Delivery, Metrics};
 use crate::report;
 use crate::telemetry::error_chain;
@@ -37,6 +38,7 @@ pub(crate) struct Answers {
     endpoint: Url,
     store: EventStore,
     metrics: Metrics,
+    journal: Journal,
     /// Bytes of a whole event.
     max_bytes: usize,
     /// What must not be cut at a shutdown: an attempt under way, with the note of its success.
@@ -83,6 +85,7 @@ impl Answers {
             endpoint,
             store,
             metrics: Metrics::default(),
+            journal: Journal::default(),
             max_bytes,
             attempts,
             stopping,
@@ -90,8 +93,12 @@ impl Answers {
         }
     }
 
-    pub(crate) fn counted_in(self, metrics: Metrics) -> Self {
-        Self { metrics, ..self }
+    pub(crate) fn told_to(self, metrics: Metrics, journal: Journal) -> Self {
+        Self {
+            metrics,
+            journal,
+            ..self
+        }
     }
 
     /// Bytes of logs that are worth keeping.
@@ -135,8 +142,12 @@ impl Answers {
                 std::future::pending::<()>().await;
             }
             let attempt = async {
-                self.attempt(shortened.as_ref().unwrap_or(&answer), sent)
-                    .await?;
+                let attempt = self.attempt(shortened.as_ref().unwrap_or(&answer), sent);
+                let result = attempt.await;
+                let told = result.as_ref().copied();
+                let told = told.map_err(|failed| failed.reason.as_str());
+                self.journal.attempt(answer.id(), told);
+                result?;
                 then.as_mut().await;
                 Ok::<_, NotTaken>(())
             };

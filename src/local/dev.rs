@@ -81,6 +81,7 @@ pub(crate) async fn told(
         address: &format!("http://localhost:{port}/"),
         test_events: test_events.names(),
     });
+    let admin = desk.admin.clone();
     let front = Arc::new(Front {
         settings: settings.desk.clone(),
         story,
@@ -88,18 +89,23 @@ pub(crate) async fn told(
         test_events,
     });
     tokio::select! {
-        () = endpoint::accept(listener, router(front), TaskTracker::new(), stop) => {}
+        () = endpoint::accept(listener, router(front, admin), TaskTracker::new(), stop) => {}
         error = desk.failed() => return Err(error),
     }
     desk.shut_down().await
 }
 
-fn router(front: Arc<Front>) -> Router {
+fn router(front: Arc<Front>, admin: Router) -> Router {
+    let service = Arc::clone(&front);
+    let pass = move |request| pass(Arc::clone(&service), request);
     Router::new()
         .route("/test-events", get(list))
         .route("/test-events/{number}", get(show).post(send))
-        .fallback(pass)
         .with_state(front)
+        // One port is enough at a desk: what is posted is an event, on any path.
+        .merge(admin)
+        .method_not_allowed_fallback(pass.clone())
+        .fallback(pass)
         .layer(from_fn(refuse_pages))
 }
 
@@ -142,7 +148,7 @@ fn unknown(front: &Front, number: usize) -> Response {
 }
 
 /// Everything else is the service's.
-async fn pass(State(front): State<Arc<Front>>, request: Request<Body>) -> Response {
+async fn pass(front: Arc<Front>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
     if head.method != Method::POST {
         let request = Request::from_parts(head, body);

@@ -6,16 +6,12 @@ use insta::assert_snapshot;
 use tower::ServiceExt;
 
 use super::{Tester, config, triggered};
-use crate::admin;
 
 impl Tester {
     /// The numbers that are not 0, without times and buckets.
     async fn metrics(&self) -> String {
         let request = Request::get("/metrics").body(Body::empty()).unwrap();
-        let response = admin::router(&self.process.metrics)
-            .oneshot(request)
-            .await
-            .unwrap();
+        let response = self.process.admin.clone().oneshot(request).await.unwrap();
         let content_type = response.headers()["content-type"]
             .to_str()
             .unwrap()

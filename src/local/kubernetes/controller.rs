@@ -8,9 +8,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::log::Log;
 use super::{Change, Key, Kubernetes, Obstacle, Resource, kubelet, text};
 use crate::cluster::names::REPORTED;
 use crate::run::hash;
+
+/// Of all logs together, before those that the service has read are forgotten.
+const MAX_LOG_BYTES: usize = 32 << 20;
 
 /// From the end of a Pod's containers until the Pod is gone: for so long its logs can be read.
 const PARTING: Duration = Duration::from_secs(1);
@@ -331,10 +335,13 @@ impl Kubernetes {
         key
     }
 
-    /// Those of runs that are over; nobody asks for them, and they may be large.
+    /// Those of runs that are over, where all together have become large.
     fn forget_logs(&self) {
         let mut guard = self.state();
         let state = &mut *guard;
+        if state.logs.values().map(Log::len).sum::<usize>() < MAX_LOG_BYTES {
+            return;
+        }
         let jobs = state.objects.iter();
         let over: Vec<&Key> = jobs
             .filter(|(key, _)| key.resource == Resource::Jobs)

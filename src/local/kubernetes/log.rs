@@ -16,6 +16,10 @@ impl Log {
         self.0.extend(bytes);
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn tail(&self, bytes: usize) -> Vec<u8> {
         let over = self.0.len().saturating_sub(bytes);
         self.0.iter().skip(over).copied().collect()

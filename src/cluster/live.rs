@@ -1,0 +1,97 @@
+//! What a task does at this moment, and what it printed last. For the page only.
+
+use futures::AsyncReadExt;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::ResourceExt;
+use kube::api::{Api, ListParams, LogParams};
+
+use super::calls::{Failed, call};
+use super::names::init_container_name;
+use super::outcome::{ContainerState, JobSeen, PodSeen, Seen};
+use super::watch::JOB_NAME;
+use crate::report::{LogText, Masks};
+
+/// Of a container's log, its last lines.
+const LINES: i64 = 200;
+
+/// Of these.
+const BYTES: usize = 32 << 10;
+
+/// The last lines of a container.
+#[derive(Debug, Clone, serde::Serialize)]
+pub(crate) struct Tail {
+    pub(crate) pod: String,
+    pub(crate) container: String,
+    pub(crate) text: String,
+}
+
+/// What a Job that goes on is at, in a few words.
+pub(super) fn now(seen: &Seen, job: &str) -> String {
+    if let Some(hindrance) = seen.hindrance_now() {
+        return hindrance.explanation();
+    }
+    match &seen.job {
+        JobSeen::NotYet => return "its Job is being created".into(),
+        JobSeen::Gone | JobSeen::Absent => return "its Job is gone".into(),
+        _ => {}
+    }
+    let Some(pod) = seen.pods.values().max_by_key(|pod| pod.created) else {
+        return "waits for its Pod".into();
+    };
+    let runs = |name: &str, containers: fn(&PodSeen) -> &[super::outcome::ContainerSeen]| {
+        let mut all = containers(pod).iter();
+        all.any(|of| of.name == name && of.state == ContainerState::Running)
+    };
+    if runs(job, |pod| &pod.containers) {
+        "runs".into()
+    } else if runs(&init_container_name(job), |pod| &pod.init_containers) {
+        "its files are being fetched".into()
+    } else {
+        "its Pod is starting".into()
+    }
+}
+
+/// What the containers of a Job's Pods printed last, without secrets.
+pub(super) async fn tails(pods: &Api<Pod>, job: &str, masks: &Masks) -> Result<Vec<Tail>, Failed> {
+    let of_job = ListParams::default().labels(&format!("{JOB_NAME}={job}"));
+    let mut list = call(pods.list(&of_job)).await?.items;
+    list.sort_by_key(|pod| pod.metadata.creation_timestamp.clone().map(|time| time.0));
+    let mut tails = Vec::new();
+    for pod in &list {
+        let status = pod.status.clone().unwrap_or_default();
+        let init = status.init_container_statuses.unwrap_or_default();
+        let own = status.container_statuses.unwrap_or_default();
+        for container in init.iter().chain(&own).filter(|of| has_printed(of)) {
+            tails.push(tail(pods, &pod.name_any(), &container.name, masks).await?);
+        }
+    }
+    Ok(tails)
+}
+
+fn has_printed(container: &ContainerStatus) -> bool {
+    let state = container.state.as_ref();
+    state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+}
+
+async fn tail(pods: &Api<Pod>, pod: &str, container: &str, masks: &Masks) -> Result<Tail, Failed> {
+    let params = LogParams {
+        container: Some(container.to_owned()),
+        tail_lines: Some(LINES),
+        ..LogParams::default()
+    };
+    let mut log = Box::pin(call(pods.log_stream(pod, &params)).await?);
+    let mut text = LogText::new(BYTES, masks);
+    let mut chunk = vec![0; 16 << 10];
+    loop {
+        match log.read(&mut chunk).await {
+            Ok(0) => break,
+            Ok(read) => text.push(&chunk[..read]),
+            Err(error) => return Err(Failed::Unreachable(kube::Error::ReadEvents(error))),
+        }
+    }
+    Ok(Tail {
+        pod: pod.to_owned(),
+        container: container.to_owned(),
+        text: text.finish().render(BYTES),
+    })
+}

@@ -1,0 +1,87 @@
+//! A run as its Jobs in the cluster tell of it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::entry::{AnswerState, RunEntry, RunState, Source, TaskState};
+use crate::run::Run;
+
+/// What the Jobs of a run say.
+#[derive(Debug)]
+pub(crate) struct Past {
+    pub(crate) run: Run,
+    /// By their names.
+    pub(crate) jobs: BTreeMap<String, PastJob>,
+    /// Its first Job waits for its turn.
+    pub(crate) waits: bool,
+    /// When Keptn took `.started`.
+    pub(crate) started: Option<Timestamp>,
+    /// When Keptn took `.finished`, or the end of a run of which it is told nothing.
+    pub(crate) finished: Option<Timestamp>,
+    /// Nothing is left to do.
+    pub(crate) over: bool,
+}
+
+/// What one Job says of its task.
+#[derive(Debug)]
+pub(crate) struct PastJob {
+    pub(crate) end: PastEnd,
+    pub(crate) created: Option<Timestamp>,
+    pub(crate) started: Option<Timestamp>,
+    pub(crate) finished: Option<Timestamp>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum PastEnd {
+    None,
+    Succeeded,
+    Failed(String),
+}
+
+impl Past {
+    pub(super) fn entry(&self) -> RunEntry {
+        let mut entry = RunEntry::of(&self.run);
+        entry.source = Source::Cluster;
+        for task in entry.tasks_mut() {
+            let Some(job) = task.job.as_ref().and_then(|name| self.jobs.get(name)) else {
+                continue;
+            };
+            task.state = TaskState::Running;
+            match &job.end {
+                PastEnd::None => {}
+                PastEnd::Succeeded => task.succeeds(),
+                PastEnd::Failed(reason) => task.fails(reason),
+            }
+            (task.begun, task.started) = (job.created, job.started);
+            task.finished = job.finished;
+        }
+        let taken = [self.started, self.finished];
+        for (index, answer) in entry.answers.iter_mut().enumerate() {
+            let sent = self.over || taken.get(index).is_some_and(Option::is_some);
+            if sent {
+                answer.state = AnswerState::Sent;
+            }
+            answer.taken = taken.get(index).copied().flatten();
+        }
+        if self.waits {
+            entry.state = RunState::Waiting;
+        }
+        if self.over {
+            entry.actions.iter_mut().for_each(|action| {
+                let mut failed = false;
+                for task in &mut action.tasks {
+                    failed |= task.state == TaskState::Failed;
+                    // What an earlier failure did not skip had a Job, which is gone.
+                    if task.state == TaskState::Pending && !failed {
+                        task.state = TaskState::Unknown;
+                    }
+                }
+            });
+            let last = entry.tasks().filter_map(|task| task.finished).max();
+            let verdict = entry.verdict();
+            entry.close(self.finished.or(last), verdict);
+        }
+        entry
+    }
+}
