@@ -97,7 +97,7 @@ async fn a_failing_init_container_is_told_with_its_log() {
     assert_snapshot!(service.finish().await, @"
     job created: t JOB-000-001
     event sh.keptn.event.test.started
-    event sh.keptn.event.test.finished errored fail: Task 't' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its init container `init-JOB-000-001`, which fetches the task's files, failed (Error, exit code 1)⏎⏎Logs: ⏎Container init-JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 1):⏎could not find a⏎⏎⏎
+    event sh.keptn.event.test.finished errored fail: Task 't' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its init container `init-JOB-000-001`, which fetches the task's files, failed (Error, exit code 1); its log says why⏎⏎Logs: ⏎Container init-JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 1):⏎could not find a⏎⏎⏎
     ");
 }
 
@@ -132,7 +132,7 @@ async fn a_job_deleted_by_someone_ends_as_errored() {
     assert_snapshot!(service.finish().await, @"
     job created: t JOB-000-001
     event sh.keptn.event.test.started
-    event sh.keptn.event.test.finished errored fail: Task 't' failed: job JOB-000-001 was deleted before it ended⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 143):⏎⏎⏎
+    event sh.keptn.event.test.finished errored fail: Task 't' failed: job JOB-000-001 was deleted before it ended, by somebody other than this service; send the event again⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 143):⏎⏎⏎
     ");
 }
 

@@ -200,7 +200,7 @@ impl Kubernetes {
             match self.script.behaviour(&task_of(&call.body)) {
                 Behaviour::Refused { code, message } => return status(code, &message),
                 Behaviour::BreaksTheService => panic!("a bug of the service"),
-                Behaviour::IsOutlived => {
+                Behaviour::IsOutlived | Behaviour::FailsLater(_) => {
                     let containers = &mut call.body["spec"]["template"]["spec"]["containers"];
                     let sidecar = json!({"name": SIDECAR, "image": "sidecar"});
                     containers.as_array_mut().unwrap().push(sidecar);
