@@ -37,7 +37,7 @@ const OVERLAP: usize = 4;
 const MAX_MATCHES: usize = 128;
 
 /// Of a private key without an end.
-const MAX_KEY_LINES: usize = 256;
+pub(super) const MAX_KEY_LINES: usize = 256;
 
 /// What is masked.
 #[derive(Debug, Clone)]
@@ -223,6 +223,12 @@ impl Masking {
                 None => self.add(piece, out),
             }
         }
+    }
+
+    /// Bytes that are taken.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.line.capacity()
     }
 
     /// Hands on the last line, which has no end.

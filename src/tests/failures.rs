@@ -231,3 +231,21 @@ async fn a_long_log_fits_the_limit_at_the_first_try() {
     assert!(finished.to_string().len() > 19_000, "the room is used");
     service.finish().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_takes_too_long_is_shown_with_its_true_end() {
+    let service = Tester::start(&config(&task("t"))).await;
+    let log: String = (0..20_000).map(|n| format!("line {n}\n")).collect();
+    service.cluster.task("t").prints(&log);
+    service.cluster.shows_of_logs(1_000);
+    service.receives_triggered().await;
+    service.answers(2).await;
+    let events = service.keptn.events();
+    let message = events[1]["data"]["message"].as_str().unwrap();
+    let (begin, end) = message.split_once("\n[... more than ").unwrap();
+    assert!(begin.contains(":\nline 0\nline 1\n"), "{begin}");
+    assert!(end.contains(" bytes left out ...]\n"), "{end}");
+    assert!(end.contains("line 19000\n"), "{end}");
+    assert!(end.ends_with("line 19999\n\n\n\n\n"), "{end}");
+    service.finish().await;
+}

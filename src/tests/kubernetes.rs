@@ -439,6 +439,11 @@ impl Kubernetes {
         self.trouble.is_away(away);
     }
 
+    /// Whole logs take for ever after so many bytes.
+    pub(super) fn shows_of_logs(&self, bytes: usize) {
+        self.trouble.shows_of_logs(bytes);
+    }
+
     /// The account of the service may not read Events.
     pub(super) fn forbids_events(&self) {
         self.trouble.forbids_events();
