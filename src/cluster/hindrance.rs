@@ -36,7 +36,7 @@ pub(super) const NO_ROOM_TO_START: &str = "memory limit too low";
 /// In the API server's messages: its verdict on a Pod, and not its trouble.
 const REFUSALS: [&str; 3] = ["is forbidden", "denied the request", "is invalid"];
 
-/// In its words about a LimitRange, and about a ResourceQuota that wants every container to say what it takes.
+/// In its words about a `LimitRange`, and about a `ResourceQuota` that wants every container to say what it takes.
 const LIMITS: [&str; 3] = ["usage per ", "ratio per ", "must specify "];
 
 /// Bytes of JSON of what Kubernetes says: registries answer with whole pages.
