@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -226,6 +226,8 @@ pub(crate) enum RecordError {
     Base64(#[from] base64::DecodeError),
     #[error("the run record is not what this service writes")]
     Json(#[from] serde_json::Error),
+    #[error("the run record inflates to more than {MAX_INFLATED_BYTES} bytes")]
+    Bomb,
 }
 
 impl Run {
@@ -286,9 +288,19 @@ impl Run {
 
     pub(crate) fn decode(record: &str) -> Result<Self, RecordError> {
         let compressed = STANDARD_NO_PAD.decode(record)?;
-        let inflated = ZlibDecoder::new(compressed.as_slice()).take(MAX_INFLATED_BYTES as u64);
-        Ok(serde_json::from_reader(inflated)?)
+        let mut inflated = inflated(&compressed);
+        let run = serde_json::from_reader(&mut inflated);
+        // Whatever was made of a part of it.
+        if inflated.limit() == 0 {
+            return Err(RecordError::Bomb);
+        }
+        Ok(run?)
     }
+}
+
+/// As a stream, of which no more is ever made than a byte too much.
+fn inflated(compressed: &[u8]) -> io::Take<ZlibDecoder<&[u8]>> {
+    ZlibDecoder::new(compressed).take(MAX_INFLATED_BYTES as u64 + 1)
 }
 
 #[cfg(test)]
@@ -392,6 +404,52 @@ pub(crate) mod tests {
             value: noise,
         }]);
         assert!(run.encode().is_err());
+    }
+
+    fn compressed(parts: &[&[u8]]) -> Vec<u8> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+        for part in parts {
+            encoder.write_all(part).unwrap();
+        }
+        encoder.finish().unwrap()
+    }
+
+    /// 16 MiB of blanks, of a text, of nothing but brackets, and of tasks.
+    #[test]
+    fn a_record_that_inflates_without_end_is_refused_and_not_inflated() {
+        let json = serde_json::to_vec(&run(vec![])).unwrap();
+        let actions = json
+            .windows(12)
+            .position(|part| part == b"\"actions\":[{")
+            .unwrap();
+        let (head, action) = json.split_at(actions + 11);
+        let action = [action.strip_suffix(b"]}").unwrap(), b","].concat();
+        let many = |piece: &[u8]| piece.repeat((16 << 20) / piece.len());
+        let bombs = [
+            [&*json, &many(b" ")].concat(),
+            [b"{\"id\":\"", &*many(b"x")].concat(),
+            many(b"["),
+            [head, &many(&action)].concat(),
+        ];
+        for bomb in bombs {
+            let small = compressed(&[&bomb]);
+            assert!(small.len() < MAX_RECORD_BYTES, "{}", small.len());
+            let mut pieces = inflated(&small);
+            let made = io::copy(&mut pieces, &mut io::sink()).unwrap();
+            assert_eq!(made, MAX_INFLATED_BYTES as u64 + 1);
+            let error = Run::decode(&STANDARD_NO_PAD.encode(small)).unwrap_err();
+            assert!(
+                matches!(error, RecordError::Bomb | RecordError::Json(_)),
+                "{error}"
+            );
+        }
+        let room = MAX_INFLATED_BYTES - json.len();
+        let blanks = |room: usize| STANDARD_NO_PAD.encode(compressed(&[&json, &b" ".repeat(room)]));
+        assert_eq!(Run::decode(&blanks(room)).unwrap(), run(vec![]));
+        assert!(matches!(
+            Run::decode(&blanks(room + 1)),
+            Err(RecordError::Bomb)
+        ));
     }
 
     #[test]

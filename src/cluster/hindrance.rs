@@ -27,8 +27,17 @@ const SLOW: [&str; 3] = [
     "is reserved for",
 ];
 
+/// In the kubelet's messages about volumes.
+const MISSING: [&str; 2] = ["not found", "non-existent"];
+
+/// In a container runtime's messages: not even what starts a container fits.
+pub(super) const NO_ROOM_TO_START: &str = "memory limit too low";
+
 /// In the API server's messages: its verdict on a Pod, and not its trouble.
 const REFUSALS: [&str; 3] = ["is forbidden", "denied the request", "is invalid"];
+
+/// In its words about a `LimitRange`, and about a `ResourceQuota` that wants every container to say what it takes.
+const LIMITS: [&str; 3] = ["usage per ", "ratio per ", "must specify "];
 
 /// Bytes of JSON of what Kubernetes says: registries answer with whole pages.
 const MESSAGE_BYTES: usize = 600;
@@ -64,6 +73,8 @@ pub(crate) enum Kind {
     /// The container runtime refuses.
     Creation,
     Volume,
+    /// Too little for the container runtime.
+    Memory,
     Node,
     /// The API server refuses the Pod.
     Admission,
@@ -77,10 +88,31 @@ pub(crate) enum Kind {
 /// What an Event says that no status shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Warning {
+    pub(crate) about: About,
     pub(crate) message: String,
     pub(crate) last: Option<Timestamp>,
     /// When this process saw it.
     pub(crate) seen: Instant,
+}
+
+/// Events are many, and these few.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum About {
+    /// That a Job has none.
+    Pods,
+    Volumes,
+    /// What a Pod's containers share: its network, its share of memory.
+    Sandboxes,
+}
+
+impl About {
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Pods => "FailedCreate",
+            Self::Volumes => "FailedMount",
+            Self::Sandboxes => "FailedCreatePodSandBox",
+        }
+    }
 }
 
 impl Kind {
@@ -101,7 +133,8 @@ impl Kind {
                 }
             }
             _ if SLOW.iter().any(|words| message.contains(words)) => Self::Trouble,
-            "CreateContainerConfigError" => Self::Configuration,
+            // Of a `volumeMounts[].subPath` the kubelet tells as of variables.
+            "CreateContainerConfigError" if !message.contains("subPath") => Self::Configuration,
             _ => Self::Creation,
         })
     }
@@ -118,6 +151,25 @@ impl Kind {
         }
     }
 
+    /// What the kubelet says of a Pod that it cannot make ready for containers. What is not there at all is worth
+    /// an end; its other troubles pass as a rule.
+    fn of_preparation(warning: &Warning) -> Self {
+        let says = |words: &&str| warning.message.contains(*words);
+        match warning.about {
+            About::Volumes if MISSING.iter().any(says) => Self::Volume,
+            About::Sandboxes if says(&NO_ROOM_TO_START) => Self::Memory,
+            About::Pods | About::Volumes | About::Sandboxes => Self::Trouble,
+        }
+    }
+
+    /// What the scheduler says of a Pod without a node. No node makes up for a claim that is not there.
+    fn of_scheduling(message: &str) -> Self {
+        match message.split_once("persistentvolumeclaim ") {
+            Some((_, claim)) if claim.contains("not found") => Self::Volume,
+            _ => Self::Node,
+        }
+    }
+
     /// None for what only the task's time limit ends.
     fn grace(self, graces: Graces) -> Option<Duration> {
         Some(match self {
@@ -125,7 +177,7 @@ impl Kind {
             Self::Pull => graces.image_pull,
             Self::Node => graces.unschedulable,
             Self::Quota => QUOTA,
-            Self::Volume => VOLUME,
+            Self::Volume | Self::Memory => VOLUME,
             Self::Configuration | Self::Creation | Self::Admission | Self::Suspension => SHORT,
             Self::Trouble => return None,
         })
@@ -151,30 +203,27 @@ impl Hindrance {
         let is_unschedulable = condition.type_ == "PodScheduled"
             && condition.status == "False"
             && condition.reason.as_deref() == Some("Unschedulable");
+        let message = condition.message.clone().unwrap_or_default();
         is_unschedulable.then(|| Self {
-            kind: Kind::Node,
+            kind: Kind::of_scheduling(&message),
             container: None,
             reason: "Unschedulable".into(),
-            message: condition.message.clone().unwrap_or_default(),
+            message,
             since: condition.last_transition_time.as_ref().map(|time| time.0),
             last: None,
         })
     }
 
-    /// The Pod waits for a volume. Those that are not there at all are worth an end; the kubelet's other
-    /// troubles with volumes pass as a rule.
-    pub(crate) fn of_mount(container: &str, warning: &Warning) -> Option<Self> {
-        let is_missing = ["not found", "non-existent"]
-            .iter()
-            .any(|words| warning.message.contains(words));
-        is_missing.then(|| Self {
-            kind: Kind::Volume,
+    /// The Pod waits for a volume, or what else comes before its containers.
+    pub(crate) fn of_preparation(container: &str, warning: &Warning) -> Self {
+        Self {
+            kind: Kind::of_preparation(warning),
             container: Some(container.to_owned()),
-            reason: "FailedMount".into(),
+            reason: warning.about.reason().into(),
             message: warning.message.clone(),
             since: None,
             last: Some(warning.seen),
-        })
+        }
     }
 
     /// The Job has no Pod.
@@ -182,7 +231,7 @@ impl Hindrance {
         Self {
             kind: Kind::of_creation(&warning.message),
             container: None,
-            reason: "FailedCreate".into(),
+            reason: warning.about.reason().into(),
             message: warning.message.clone(),
             since: None,
             last: None,
@@ -256,6 +305,7 @@ impl Hindrance {
             Kind::Volume => {
                 "create what is missing in the task's namespace, or correct `volumes` of the task"
             }
+            Kind::Memory => "raise `resources.limits.memory` of the task",
             Kind::Node => {
                 "check `nodeSelector`, `affinity`, `tolerations`, `volumes` and `resources.requests` of the \
                  task (UNSCHEDULABLE_GRACE_SECONDS of the service: how long a Pod may wait for a node)"
@@ -266,6 +316,9 @@ impl Hindrance {
             Kind::Admission if self.message.contains("service account") => {
                 "create the account in the task's namespace, or correct `serviceAccount` of the task \
                  (DEFAULT_JOB_SERVICE_ACCOUNT of the service)"
+            }
+            Kind::Admission if LIMITS.iter().any(|words| self.message.contains(words)) => {
+                "correct `resources` of the task, or the limits of its namespace"
             }
             Kind::Admission => {
                 "the namespace does not admit such a Pod: correct the task, for instance its \
@@ -354,12 +407,14 @@ mod tests {
             "pods \"j-x\" is forbidden: violates PodSecurity \"restricted:latest\": runAsNonRoot != true",
             "admission webhook \"policy.example.com\" denied the request: no such image",
             "Pod \"j-x\" is invalid: spec.containers[0].image: Required value",
+            "pods \"j-\" is forbidden: maximum memory usage per Container is 10Mi, but limit is 20Mi",
             "Internal error occurred: failed calling webhook \"policy.example.com\": connection refused",
             "etcdserver: request timed out",
         ];
         let rows = rows.map(|message| told(Some(Kind::of_creation(message))));
         insta::assert_snapshot!(rows.join("\n"), @"
         4 s
+        3 s
         3 s
         3 s
         3 s
@@ -388,17 +443,36 @@ mod tests {
     }
 
     #[test]
-    fn only_a_volume_that_is_not_there_counts() {
-        let warning = |message: &str| Warning {
-            message: message.into(),
-            last: None,
-            seen: Instant::now(),
-        };
-        let missing =
-            warning("MountVolume.SetUp failed for volume \"v\" : configmap \"c\" not found");
-        assert!(Hindrance::of_mount("c", &missing).is_some());
-        let passes =
-            warning("MountVolume.SetUp failed for volume \"v\" : failed to sync configmap cache");
-        assert!(Hindrance::of_mount("c", &passes).is_none());
+    fn only_what_is_not_there_at_all_ends_a_pod_that_is_made_ready() {
+        let rows = [
+            (
+                About::Volumes,
+                "MountVolume.SetUp failed for volume \"v\" : configmap \"c\" not found",
+            ),
+            (
+                About::Volumes,
+                "MountVolume.SetUp failed for volume \"v\" : failed to sync configmap cache",
+            ),
+            (
+                About::Sandboxes,
+                "runc create failed: container init was OOM-killed (memory limit too low?)",
+            ),
+            (About::Sandboxes, "failed to setup network for sandbox"),
+        ];
+        let rows = rows.map(|(about, message)| {
+            let warning = Warning {
+                about,
+                message: message.into(),
+                last: None,
+                seen: Instant::now(),
+            };
+            told(Some(Hindrance::of_preparation("c", &warning).kind))
+        });
+        insta::assert_snapshot!(rows.join("\n"), @"
+        2 s
+        until the time limit
+        2 s
+        until the time limit
+        ");
     }
 }

@@ -5,14 +5,21 @@ use std::time::Duration;
 use futures::AsyncReadExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, LogParams};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::outcome::{ContainerSeen, ContainerState, PodSeen};
 use crate::report::{ContainerLog, Ending, Extract, LogText, Masks};
 
 /// For one container: the answer waits for it.
-const LOG_TIMEOUT: Duration = Duration::from_secs(20);
+const LOG_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// For the end alone of a log that is longer than what can be read in that time.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Of that end: more than an answer has room for, as a rule. The kubelet looks for it from the back, and of a
+/// line it takes each 16 KiB for one.
+const END_LINES: i64 = 2_000;
 
 /// A kubelet that is just restarting answers again soon.
 const ATTEMPTS: u32 = 3;
@@ -64,9 +71,17 @@ async fn read_container(
     loop {
         let mut text = LogText::new(room, masks);
         let (reason, is_final) =
-            match timeout_at(until, stream(pods, pod, container, &mut text)).await {
+            match timeout_at(until, stream(pods, pod, container, None, &mut text)).await {
                 Ok(Ok(())) => return Ok(text.finish()),
-                Err(_) => (format!("not read within {} s", LOG_TIMEOUT.as_secs()), true),
+                Err(_) => {
+                    let reason = format!("not read within {} s", LOG_TIMEOUT.as_secs());
+                    if !text.is_empty()
+                        && let Some(end) = end(pods, pod, container, room, masks).await
+                    {
+                        return Ok(text.up_to(end, &reason));
+                    }
+                    (reason, true)
+                }
                 Ok(Err(error)) => {
                     debug!(%error, pod, container, "the log could not be read");
                     let is_final = is_final(&error) || attempt == ATTEMPTS;
@@ -85,6 +100,22 @@ async fn read_container(
     }
 }
 
+/// The last lines.
+async fn end(
+    pods: &Api<Pod>,
+    pod: &str,
+    container: &str,
+    room: usize,
+    masks: &Masks,
+) -> Option<LogText> {
+    let mut text = LogText::of_end(room, masks);
+    let lines = stream(pods, pod, container, Some(END_LINES), &mut text);
+    match timeout(END_TIMEOUT, lines).await {
+        Ok(Ok(())) => Some(text),
+        Ok(Err(_)) | Err(_) => None,
+    }
+}
+
 fn told(error: kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message,
@@ -100,10 +131,12 @@ async fn stream(
     pods: &Api<Pod>,
     pod: &str,
     container: &str,
+    last_lines: Option<i64>,
     text: &mut LogText,
 ) -> Result<(), kube::Error> {
     let params = LogParams {
         container: Some(container.to_owned()),
+        tail_lines: last_lines,
         ..LogParams::default()
     };
     let mut stream = Box::pin(pods.log_stream(pod, &params).await?);
@@ -113,6 +146,64 @@ async fn stream(
             Ok(0) => return Ok(()),
             Ok(read) => text.push(&chunk[..read]),
             Err(error) => return Err(kube::Error::ReadEvents(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+
+    /// Answers one request with so many bytes, as an API server does.
+    fn prints(mut connection: &TcpStream, megabytes: usize) {
+        let head =
+            "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n";
+        let mut request = [0; 4096];
+        assert!(connection.read(&mut request).unwrap() > 0);
+        connection.write_all(head.as_bytes()).unwrap();
+        let lines = "2026-11-24T13:00:00Z INFO  request of customer handled in 12 ms\n".repeat(512);
+        for _ in 0..(megabytes << 20) / lines.len() {
+            write!(connection, "{:x}\r\n{lines}\r\n", lines.len()).unwrap();
+        }
+        connection.write_all(b"0\r\n\r\n").unwrap();
+    }
+
+    fn peak() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let mut lines = status.lines();
+        let peak = lines.find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// With the library's own buffers; alone in its process.
+    #[tokio::test]
+    #[ignore = "measures"]
+    async fn how_fast_and_small_a_gigabyte_from_the_api_server_is() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                let megabytes = std::env::var("LOG_MEGABYTES").unwrap_or_default();
+                prints(&connection.unwrap(), megabytes.parse().unwrap_or(1024));
+            }
+        });
+        let config = kube::Config::new(address.parse().unwrap());
+        let client = kube::Client::try_from(config).unwrap();
+        let pods = Api::<Pod>::namespaced(client, "default");
+        for _ in 0..2 {
+            std::fs::write("/proc/self/clear_refs", "5").unwrap();
+            let (before, began) = (peak(), Instant::now());
+            let log = read_container(&pods, "p", "c", 60_000, &Masks::default()).await;
+            let shown = log.unwrap().render(60_000).len();
+            let more = peak() - before;
+            eprintln!(
+                "{:?}: {shown} bytes, {more} KB more than before",
+                began.elapsed()
+            );
         }
     }
 }

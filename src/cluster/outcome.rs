@@ -5,6 +5,7 @@
 //! Pod that is gone. A task that does not start ends when its [`Hindrance`] has lasted too long.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -19,6 +20,9 @@ use super::hindrance::{Graces, Hindrance, Warning};
 use super::names::{self, init_container_name};
 use crate::report::Ending;
 
+/// The kubelet's longest pause between two attempts is two minutes: what it has not said for longer is over.
+const RECENT: Duration = Duration::from_secs(150);
+
 /// What the watches saw of one Job and its Pods.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Seen {
@@ -27,8 +31,8 @@ pub(crate) struct Seen {
     pub(crate) pods: BTreeMap<String, PodSeen>,
     /// The Job controller cannot create a Pod.
     pub(crate) no_pod: Option<Warning>,
-    /// Volumes that Pods wait for, by the Pod's name.
-    pub(crate) no_volume: BTreeMap<String, Warning>,
+    /// What Pods wait for before their containers, by the Pod's name.
+    pub(crate) not_ready: BTreeMap<String, Warning>,
     hindered: Option<Hindered>,
 }
 
@@ -78,11 +82,20 @@ pub(crate) struct PodSeen {
     pub(crate) reason: Option<String>,
     pub(crate) message: Option<String>,
     /// Who of the cluster ends it, and why.
-    pub(crate) disruption: Option<String>,
+    pub(crate) disruption: Option<Disruption>,
+    /// Its node has not been heard of since then.
+    pub(crate) unheard_since: Option<Timestamp>,
     /// Why no node has it.
     unplaced: Option<Hindrance>,
     pub(crate) init_containers: Vec<ContainerSeen>,
     pub(crate) containers: Vec<ContainerSeen>,
+}
+
+/// That the cluster means a Pod to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Disruption {
+    pub(crate) reason: String,
+    pub(crate) message: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -241,7 +254,8 @@ impl PodSeen {
             failed: status.phase.as_deref() == Some("Failed"),
             reason: status.reason.clone(),
             message: status.message.clone(),
-            disruption: conditions.iter().find_map(disruption),
+            disruption: conditions.iter().find_map(Disruption::of),
+            unheard_since: conditions.iter().find_map(unheard_since),
             unplaced: conditions.iter().find_map(Hindrance::of_condition),
             init_containers: seen(&status.init_container_statuses),
             containers: seen(&status.container_statuses),
@@ -249,7 +263,7 @@ impl PodSeen {
     }
 
     /// What keeps the container of this Job from starting.
-    fn hindrance(&self, job: &str, no_volume: Option<&Warning>) -> Option<Hindrance> {
+    fn hindrance(&self, job: &str, not_ready: Option<&Warning>) -> Option<Hindrance> {
         if let Some(unplaced) = &self.unplaced {
             return Some(unplaced.clone());
         }
@@ -264,9 +278,10 @@ impl PodSeen {
         if let Some(hindrance) = containers().filter_map(why).flatten().next() {
             return Some(hindrance);
         }
-        // Volumes are there before anything runs.
+        // It is there before anything runs.
         let waits = containers().all(|container| why(container).is_some());
-        Hindrance::of_mount(&own.name, no_volume.filter(|_| waits)?)
+        let warning = not_ready.filter(|_| waits)?;
+        Some(Hindrance::of_preparation(&own.name, warning))
     }
 
     /// Whether its containers' exit codes are the task's: those of a Pod that is ended from outside (deleted,
@@ -297,13 +312,26 @@ impl PodSeen {
     }
 }
 
-/// That it is meant to end, with who says so.
-fn disruption(condition: &PodCondition) -> Option<String> {
-    let applies = condition.type_ == "DisruptionTarget" && condition.status == "True";
-    applies.then(|| {
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        format!("{}: {}", text(&condition.reason), text(&condition.message))
-    })
+impl Disruption {
+    fn of(condition: &PodCondition) -> Option<Self> {
+        let applies = condition.type_ == "DisruptionTarget" && condition.status == "True";
+        applies.then(|| Self {
+            reason: condition.reason.clone().unwrap_or_default(),
+            message: condition.message.clone().unwrap_or_default(),
+        })
+    }
+}
+
+/// When a node falls silent, the node lifecycle controller says of its Pods that they are not ready, and leaves all
+/// else as the node said it last (`MarkPodsNotReady` of Kubernetes). A kubelet gives a reason with that.
+fn unheard_since(condition: &PodCondition) -> Option<Timestamp> {
+    let has_reason = condition
+        .reason
+        .as_ref()
+        .is_some_and(|reason| !reason.is_empty());
+    let is_unheard = condition.type_ == "Ready" && condition.status == "False" && !has_reason;
+    let since = condition.last_transition_time.as_ref()?.0;
+    is_unheard.then_some(since)
 }
 
 impl ContainerSeen {
@@ -404,7 +432,7 @@ impl Seen {
         }
         let mut alive = self.pods.iter().filter(|(_, pod)| pod.is_alive());
         match alive.next() {
-            Some((name, pod)) => pod.hindrance(job, self.no_volume.get(name)),
+            Some((name, pod)) => pod.hindrance(job, self.not_ready.get(name)),
             None => self.no_pod().map(Hindrance::of_creation),
         }
     }
@@ -430,7 +458,7 @@ impl Seen {
         if let JobSeen::Failed { reason, .. } = &self.job
             && reason == "DeadlineExceeded"
         {
-            return Some(self.deadline_exceeded(job, limits));
+            return Some(self.deadline_exceeded(job, limits, now));
         }
         let whole = self.pods.values().filter(|pod| pod.is_whole());
         let mut ends = whole.filter_map(|pod| pod.container(job));
@@ -464,7 +492,10 @@ impl Seen {
                 Some(self.failed(job, failure))
             }
             JobSeen::Noted(failure) => Some(self.ended(job, Ending::Failed(failure.clone()))),
-            JobSeen::Gone => Some(self.missing(job, "was deleted before it ended")),
+            JobSeen::Gone => Some(self.missing(
+                job,
+                "was deleted before it ended, by somebody other than this service; send the event again",
+            )),
             JobSeen::Absent => Some(self.missing(
                 job,
                 "is not there: its creation was refused, or somebody deleted it",
@@ -481,8 +512,8 @@ impl Seen {
         self.ended(job, Ending::Failed(format!("job {job} {what}")))
     }
 
-    /// With what the Pod waited for, where it never started.
-    fn deadline_exceeded(&self, job: &str, limits: Limits) -> TaskEnd {
+    /// With what the Pod waited for, where it never started, or what its node left open.
+    fn deadline_exceeded(&self, job: &str, limits: Limits, now: Instant) -> TaskEnd {
         let failure = format!(
             "job {job} failed: job deadline exceeded ({} s; `maxPollDuration` of the \
              task or TASK_DEADLINE_SECONDS of the service changes it)",
@@ -490,18 +521,18 @@ impl Seen {
         );
         // The Pod goes at the same moment.
         let last = self.pods.iter().max_by_key(|(_, pod)| pod.created);
+        let is_recent = |warning: &&Warning| now < warning.seen + RECENT;
         let hindrance = match last {
-            Some((name, pod)) => pod.hindrance(job, self.no_volume.get(name)),
+            Some((name, pod)) => pod.hindrance(job, self.not_ready.get(name).filter(is_recent)),
             None => self.no_pod.as_ref().map(Hindrance::of_creation),
         };
-        match hindrance {
+        let silence = last.and_then(|(_, pod)| ended_by::silence(pod));
+        let why = hindrance.map(|hindrance| hindrance.explanation());
+        match why.or(silence) {
             None => self.ended(job, Ending::Failed(failure)),
-            Some(hindrance) => TaskEnd {
+            Some(why) => TaskEnd {
                 aftermath: Aftermath::Note,
-                ..self.ended(
-                    job,
-                    Ending::Failed(format!("{failure}; {}", hindrance.explanation())),
-                )
+                ..self.ended(job, Ending::Failed(format!("{failure}; {why}")))
             },
         }
     }
@@ -563,8 +594,6 @@ fn backoff_limit_exceeded(job: &str, attempts: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn pod(yaml: &str) -> PodSeen {
@@ -653,7 +682,7 @@ mod tests {
         goes on
         succeeded
         job j failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit
-        job j failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its init container `init-j`, which fetches the task's files, failed (Error, exit code 1)
+        job j failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its init container `init-j`, which fetches the task's files, failed (Error, exit code 1); its log says why
         goes on
         job j failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its Pod was evicted by its node (Evicted: no disk); raise `resources.requests` of the task, so that its node has room for it
         goes on
@@ -661,7 +690,7 @@ mod tests {
         succeeded
         job j failed: job deadline exceeded (30 s; `maxPollDuration` of the task or TASK_DEADLINE_SECONDS of the service changes it)
         job j failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its Pod was evicted by its node (Evicted: no disk); raise `resources.requests` of the task, so that its node has room for it
-        job j was deleted before it ended
+        job j was deleted before it ended, by somebody other than this service; send the event again
         succeeded
         ");
     }

@@ -1,4 +1,5 @@
-//! What only Events tell: that the Job controller cannot create a Pod, that a Pod waits for a volume.
+//! What only Events tell: that the Job controller cannot create a Pod, that a Pod waits for a volume, or for what
+//! its containers are to share.
 //!
 //! The service goes on without them, where its account may not read Events: such a task then ends at its
 //! time limit.
@@ -14,33 +15,18 @@ use kube::{Client, ResourceExt};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use super::hindrance::Warning;
+use super::hindrance::{About, Warning};
 use super::watch::{Interruption, PAGE_SIZE, Pauses, WATCH_SECONDS, Watch, is_forbidden};
 
 /// Until a permission that is missing is asked for again.
 const WITHOUT_PERMISSION: Duration = Duration::from_secs(300);
-
-/// Events are many, and these few.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum About {
-    Pods,
-    Volumes,
-}
-
-impl About {
-    fn selector(self) -> &'static str {
-        match self {
-            Self::Pods => "involvedObject.kind=Job,reason=FailedCreate",
-            Self::Volumes => "involvedObject.kind=Pod,reason=FailedMount",
-        }
-    }
-}
 
 /// Follows the Events of a namespace; never returns.
 pub(super) async fn follow(watch: &Watch, client: &Client, namespace: &str) {
     tokio::join!(
         follow_those(watch, client, namespace, About::Pods),
         follow_those(watch, client, namespace, About::Volumes),
+        follow_those(watch, client, namespace, About::Sandboxes),
     );
 }
 
@@ -52,8 +38,9 @@ async fn follow_those(watch: &Watch, client: &Client, namespace: &str, about: Ab
 }
 
 async fn follow_while_permitted(watch: &Watch, client: &Client, namespace: &str, about: About) {
+    let (kind, reason) = (kind(about), about.reason());
     let config = watcher::Config::default()
-        .fields(about.selector())
+        .fields(&format!("involvedObject.kind={kind},reason={reason}"))
         .timeout(WATCH_SECONDS)
         .page_size(PAGE_SIZE);
     let events = Api::<Told>::namespaced(client.clone(), namespace);
@@ -64,7 +51,7 @@ async fn follow_while_permitted(watch: &Watch, client: &Client, namespace: &str,
             Ok(Event::InitApply(told) | Event::Apply(told)) => tell(watch, about, &told),
             Ok(_) => interruption.works("Events"),
             Err(error) if is_forbidden(&error) => {
-                // Once is enough for both.
+                // Once is enough for all.
                 if about == About::Pods {
                     warn!(
                         namespace,
@@ -80,10 +67,18 @@ async fn follow_while_permitted(watch: &Watch, client: &Client, namespace: &str,
     }
 }
 
+fn kind(about: About) -> &'static str {
+    match about {
+        About::Pods => "Job",
+        About::Volumes | About::Sandboxes => "Pod",
+    }
+}
+
 fn tell(watch: &Watch, about: About, told: &Told) {
     let last = told.last_timestamp.as_ref().map(|time| time.0);
     let last = last.or(told.event_time.as_ref().map(|time| time.0));
     let warning = Warning {
+        about,
         message: told.message.clone().unwrap_or_default(),
         last: last.or(told.creation_timestamp().map(|time| time.0)),
         seen: Instant::now(),
@@ -91,6 +86,6 @@ fn tell(watch: &Watch, about: About, told: &Told) {
     let name = told.involved_object.name.as_deref().unwrap_or_default();
     match about {
         About::Pods => watch.saw_no_pod(name, warning),
-        About::Volumes => watch.saw_no_volume(name, warning),
+        About::Volumes | About::Sandboxes => watch.saw_not_ready(name, warning),
     }
 }

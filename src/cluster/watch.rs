@@ -497,12 +497,12 @@ impl Watch {
         self.change(job, |seen| seen.no_pod = Some(warning));
     }
 
-    /// A Pod waits for one of its volumes.
-    pub(super) fn saw_no_volume(&self, pod: &str, warning: Warning) {
+    /// A Pod waits for what comes before its containers.
+    pub(super) fn saw_not_ready(&self, pod: &str, warning: Warning) {
         // The Job controller adds five characters to the Job's name.
         if let Some((job, _)) = pod.rsplit_once('-') {
             self.change(job, |seen| {
-                seen.no_volume.insert(pod.to_owned(), warning);
+                seen.not_ready.insert(pod.to_owned(), warning);
             });
         }
     }

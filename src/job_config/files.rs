@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
 use super::fields::shown_as_text;
@@ -49,18 +50,17 @@ impl ResourceUri {
 
 shown_as_text!(ResourceUri);
 
-/// Undoes every layer of percent-encoding: servers decode once or twice.
+/// Undoes every layer of percent-encoding: servers decode once or twice. All that can be decoded is, as one layer may
+/// hide a digit of the next one.
 fn fully_decoded(path: &str) -> String {
-    let mut text = path.to_ascii_lowercase();
+    let mut text = path.to_owned();
     loop {
-        let decoded = text
-            .replace("%25", "%")
-            .replace("%2e", ".")
-            .replace("%2f", "/");
+        // A byte that is no text is neither a dot nor a slash.
+        let decoded = percent_decode_str(&text).decode_utf8_lossy();
         if decoded == text {
             return text;
         }
-        text = decoded;
+        text = decoded.into_owned();
     }
 }
 
@@ -206,6 +206,7 @@ mod tests {
             "/../etc",
             "%2e%2e/x",
             "a/%252E%252e/b",
+            "%2%45%2%65/x",
             "..%2fx",
             "a\\..\\b",
             "a\0b",

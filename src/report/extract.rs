@@ -18,8 +18,29 @@ pub(crate) struct Extract {
     head: String,
     /// The first character may have lost its beginning.
     tail: VecDeque<u8>,
-    dropped: u64,
+    missing: Missing,
     capacity: usize,
+}
+
+/// What is left out between the beginning and the end.
+#[derive(Debug, Default, Clone, Copy)]
+struct Missing {
+    bytes: u64,
+    /// Some more was not even read.
+    unread: bool,
+}
+
+impl Missing {
+    fn is_nothing(self) -> bool {
+        self.bytes == 0 && !self.unread
+    }
+
+    fn and(self, bytes: usize) -> Self {
+        Self {
+            bytes: self.bytes + bytes as u64,
+            ..self
+        }
+    }
 }
 
 impl From<&str> for Extract {
@@ -41,19 +62,49 @@ impl Extract {
         }
     }
 
+    /// Keeps the end of a text whose beginning is not read.
+    pub(crate) fn of_end(capacity: usize) -> Self {
+        let mut end = Self::new(capacity);
+        end.missing.unread = true;
+        end
+    }
+
+    /// This text's beginning, and another one's end, of which some of the middle may have been in this one.
+    pub(crate) fn up_to(self, end: Self) -> Self {
+        let read = self.missing.and(self.tail.len());
+        Self {
+            head: self.head,
+            missing: Missing {
+                bytes: (read.bytes.saturating_sub(end.tail.len() as u64)).max(end.missing.bytes),
+                unread: true,
+            },
+            ..end
+        }
+    }
+
     pub(crate) fn push(&mut self, text: &str) {
         let for_head = self.capacity / HEAD_SHARE;
-        let room = if self.tail.is_empty() && self.dropped == 0 {
+        let room = if self.tail.is_empty() && self.missing.is_nothing() {
             for_head.saturating_sub(self.head.len())
         } else {
             0
         };
         let (head, tail) = text.split_at(boundary(text, room));
         self.head.push_str(head);
-        self.tail.extend(tail.as_bytes());
-        let excess = self.tail.len().saturating_sub(self.capacity - for_head);
+        // Before it is copied, so that the tail never takes more than it keeps.
+        let for_tail = self.capacity - for_head;
+        let passed = tail.len().saturating_sub(for_tail);
+        let kept = &tail.as_bytes()[passed..];
+        let excess = (self.tail.len() + kept.len()).saturating_sub(for_tail);
         self.tail.drain(..excess);
-        self.dropped += excess as u64;
+        self.tail.extend(kept);
+        self.missing = self.missing.and(passed + excess);
+    }
+
+    /// Bytes that are taken.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.head.capacity() + self.tail.capacity()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -62,47 +113,52 @@ impl Extract {
 
     /// Bytes that JSON needs for all that is kept.
     pub(crate) fn json_len(&self) -> usize {
-        let (tail, dropped) = self.tail();
-        let marker = if dropped > 0 {
-            marker(dropped).len() + 2
-        } else {
+        let (tail, missing) = self.tail();
+        let marker = if missing.is_nothing() {
             0
+        } else {
+            marker(missing).len() + 2
         };
         json_len(&self.head) + json_len(&tail) + marker
     }
 
-    /// With how much was dropped before it.
-    fn tail(&self) -> (String, u64) {
+    /// With what is missing before it.
+    fn tail(&self) -> (String, Missing) {
         let mut bytes: Vec<u8> = self.tail.iter().copied().collect();
         let continues = |byte: &&u8| (0x80..0xc0).contains(*byte);
-        let broken = match self.dropped {
-            0 => 0,
-            _ => bytes.iter().take_while(continues).count(),
+        let broken = if self.missing.is_nothing() {
+            0
+        } else {
+            bytes.iter().take_while(continues).count()
         };
         bytes.drain(..broken);
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        (text, self.dropped + broken as u64)
+        (text, self.missing.and(broken))
     }
 
     /// At most `budget` bytes of JSON, with a mark where something is left out.
     pub(crate) fn render(&self, budget: usize) -> String {
-        let (tail, dropped) = self.tail();
-        if dropped > 0 {
-            return cut(&self.head, &tail, dropped, budget);
+        let (tail, missing) = self.tail();
+        if !missing.is_nothing() {
+            return cut(&self.head, &tail, missing, budget);
         }
         let whole = self.head.clone() + &tail;
         if json_len(&whole) <= budget {
             return whole;
         }
-        cut(&whole, &whole, dropped, budget)
+        cut(&whole, &whole, missing, budget)
     }
 }
 
 /// The first part of `head`, a marker, the last part of `tail` (the same text, if nothing was dropped
 /// between them).
-fn cut(head: &str, tail: &str, dropped: u64, budget: usize) -> String {
+fn cut(head: &str, tail: &str, missing: Missing, budget: usize) -> String {
     // The marker's newlines are two bytes each, its number has at most 20 digits.
-    let room = budget.saturating_sub(marker(u64::MAX).len() + 2);
+    let longest = Missing {
+        bytes: u64::MAX,
+        ..missing
+    };
+    let room = budget.saturating_sub(marker(longest).len() + 2);
     if room == 0 {
         let shown = if budget < NOTHING_SHOWN.len() {
             ""
@@ -114,17 +170,18 @@ fn cut(head: &str, tail: &str, dropped: u64, budget: usize) -> String {
     let first = prefix(head, room / HEAD_SHARE);
     let last = suffix(tail, room - json_len(first));
     let kept = first.len() + last.len();
-    let all = if dropped == 0 {
+    let all = if missing.is_nothing() {
         head.len()
     } else {
         head.len() + tail.len()
     };
-    let left_out = dropped + all.saturating_sub(kept) as u64;
-    format!("{first}{}{last}", marker(left_out))
+    let marker = marker(missing.and(all.saturating_sub(kept)));
+    format!("{first}{marker}{last}")
 }
 
-fn marker(left_out: u64) -> String {
-    format!("\n[... {left_out} bytes left out ...]\n")
+fn marker(Missing { bytes, unread }: Missing) -> String {
+    let least = if unread { "more than " } else { "" };
+    format!("\n[... {least}{bytes} bytes left out ...]\n")
 }
 
 fn prefix(text: &str, budget: usize) -> &str {
@@ -199,13 +256,34 @@ mod tests {
             text.push("some öther line\n");
         }
         text.push("last line\n");
+        text.push(&"x\n".repeat(100_000));
+        text.push("last line\n");
         assert!(text.head.len() + text.tail.len() <= text.capacity);
+        assert!(text.memory() <= 2 * text.capacity, "{}", text.memory());
         for budget in [200, 5_000, 100_000] {
             let shown = text.render(budget);
             assert!(json_len(&shown) <= budget);
             assert!(shown.starts_with("first line\n"), "{budget}");
             assert!(shown.ends_with("last line\n"), "{budget}");
             assert!(!shown.contains('\u{fffd}'), "{budget}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_was_not_read_to_its_end_can_be_given_another_end() {
+        let mut begun = Extract::new(10_000);
+        begun.push("first line\n");
+        begun.push(&"middle\n".repeat(10_000));
+        let mut end = Extract::of_end(10_000);
+        end.push(&"later\n".repeat(10_000));
+        end.push("last line\n");
+        let text = begun.up_to(end);
+        for budget in [200, 5_000] {
+            let shown = text.render(budget);
+            assert!(json_len(&shown) <= budget);
+            assert!(shown.starts_with("first line\n"), "{shown}");
+            assert!(shown.contains("[... more than 6"), "{shown}");
+            assert!(shown.ends_with("later\nlast line\n"), "{shown}");
         }
     }
 

@@ -37,7 +37,7 @@ const OVERLAP: usize = 4;
 const MAX_MATCHES: usize = 128;
 
 /// Of a private key without an end.
-const MAX_KEY_LINES: usize = 256;
+pub(super) const MAX_KEY_LINES: usize = 256;
 
 /// What is masked.
 #[derive(Debug, Clone)]
@@ -128,7 +128,7 @@ impl Masks {
                 found.add(of.range(), of.range());
             }
         }
-        for pattern in BUILT_IN.iter().chain(&self.0.patterns.0) {
+        for pattern in BUILT_IN.for_line(line).chain(&self.0.patterns.0) {
             found.pattern(line, pattern);
         }
         merge(&mut found.spans);
@@ -223,6 +223,12 @@ impl Masking {
                 None => self.add(piece, out),
             }
         }
+    }
+
+    /// Bytes that are taken.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.line.capacity()
     }
 
     /// Hands on the last line, which has no end.
@@ -379,7 +385,7 @@ dev is no secret, s3cr3t-Toke is none
 
     #[test]
     fn what_looks_like_a_secret_is_masked() {
-        assert_eq!(BUILT_IN.len(), 7, "all of them are valid");
+        assert_eq!(BUILT_IN.patterns.len(), 7, "all of them are valid");
         let jwt = format!("eyJhbGciOiJSUzI1NiIs.eyJpc3MiOiJrdWJl.{}", "s".repeat(40));
         let text = format!(
             "> Authorization: Bearer abc.def-123
@@ -406,6 +412,41 @@ git clone https://user:pa55@host/x.git from http://host:80/a@b
         *** ***
         git clone https://user:***@host/x.git from http://host:80/a@b
         "#);
+    }
+
+    /// Each in the shortest form that its pattern finds, in the cases that it allows.
+    #[test]
+    fn no_hint_hides_a_secret() {
+        let jwt = "eyJabcdefgh.eyJabcdefgh.abcdefgh";
+        let github = |prefix: &str| format!("{prefix}{}", "a".repeat(40));
+        let secrets = [
+            "AUTHORIZATION:bearer x".to_owned(),
+            "Authorization=Basic x".into(),
+            "X-TOKEN:x".into(),
+            "x-api-KEY=x".into(),
+            "X-Auth-Token: x".into(),
+            jwt.into(),
+            format!("AKIA{}", "A".repeat(16)),
+            format!("ASIA{}", "2".repeat(16)),
+            format!("Aws_Secret_Access_Key={}", "/".repeat(40)),
+            github("ghp_"),
+            github("gho_"),
+            github("ghu_"),
+            github("ghs_"),
+            github("ghr_"),
+            github("github_pat_"),
+            github("glpat-"),
+            "xoxb-0123456789".into(),
+            "://:x@".into(),
+        ];
+        for secret in secrets {
+            let found = |pattern: &Pattern| pattern.find_in(&secret).next().is_some();
+            let all = BUILT_IN.patterns.iter().filter(|pattern| found(pattern));
+            assert_eq!(all.count(), 1, "{secret}");
+            let hinted = BUILT_IN.for_line(&secret).filter(|pattern| found(pattern));
+            assert_eq!(hinted.count(), 1, "{secret}");
+        }
+        assert_eq!(BUILT_IN.for_line("a line without any of it").count(), 0);
     }
 
     #[test]

@@ -56,6 +56,12 @@ impl Plain {
         }
     }
 
+    /// Bytes that are taken.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.undecoded.capacity() + self.line.capacity()
+    }
+
     /// Hands on the last line, which may have no end.
     pub(super) fn finish(&mut self, out: &mut impl FnMut(&str)) {
         if !std::mem::take(&mut self.undecoded).is_empty() {

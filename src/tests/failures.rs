@@ -97,7 +97,7 @@ async fn a_failing_init_container_is_told_with_its_log() {
     assert_snapshot!(service.finish().await, @"
     job created: t JOB-000-001
     event sh.keptn.event.test.started
-    event sh.keptn.event.test.finished errored fail: Task 't' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its init container `init-JOB-000-001`, which fetches the task's files, failed (Error, exit code 1)⏎⏎Logs: ⏎Container init-JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 1):⏎could not find a⏎⏎⏎
+    event sh.keptn.event.test.finished errored fail: Task 't' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its init container `init-JOB-000-001`, which fetches the task's files, failed (Error, exit code 1); its log says why⏎⏎Logs: ⏎Container init-JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 1):⏎could not find a⏎⏎⏎
     ");
 }
 
@@ -132,7 +132,7 @@ async fn a_job_deleted_by_someone_ends_as_errored() {
     assert_snapshot!(service.finish().await, @"
     job created: t JOB-000-001
     event sh.keptn.event.test.started
-    event sh.keptn.event.test.finished errored fail: Task 't' failed: job JOB-000-001 was deleted before it ended⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 143):⏎⏎⏎
+    event sh.keptn.event.test.finished errored fail: Task 't' failed: job JOB-000-001 was deleted before it ended, by somebody other than this service; send the event again⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 143):⏎⏎⏎
     ");
 }
 
@@ -229,5 +229,23 @@ async fn a_long_log_fits_the_limit_at_the_first_try() {
     service.answers(2).await;
     let finished: Value = service.keptn.events()[1].clone();
     assert!(finished.to_string().len() > 19_000, "the room is used");
+    service.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_takes_too_long_is_shown_with_its_true_end() {
+    let service = Tester::start(&config(&task("t"))).await;
+    let log: String = (0..20_000).map(|n| format!("line {n}\n")).collect();
+    service.cluster.task("t").prints(&log);
+    service.cluster.shows_of_logs(1_000);
+    service.receives_triggered().await;
+    service.answers(2).await;
+    let events = service.keptn.events();
+    let message = events[1]["data"]["message"].as_str().unwrap();
+    let (begin, end) = message.split_once("\n[... more than ").unwrap();
+    assert!(begin.contains(":\nline 0\nline 1\n"), "{begin}");
+    assert!(end.contains(" bytes left out ...]\n"), "{end}");
+    assert!(end.contains("line 19000\n"), "{end}");
+    assert!(end.ends_with("line 19999\n\n\n\n\n"), "{end}");
     service.finish().await;
 }

@@ -74,7 +74,12 @@ enum Behaviour {
     IsOutlived,
     IsKept(Obstacle),
     RunsOutOfMemory,
-    IsEvicted(String),
+    IsEndedByItsNode {
+        reason: &'static str,
+        message: String,
+    },
+    /// Beside a container that fails at once.
+    FailsLater(i32),
 }
 
 /// A task in the words of a scenario.
@@ -147,14 +152,53 @@ impl Task<'_> {
     }
 
     pub(super) fn is_evicted(&self, message: &str) {
-        self.does(Behaviour::IsEvicted(message.into()));
+        self.is_ended_by_its_node("Evicted", message);
+    }
+
+    pub(super) fn is_ended_by_its_node(&self, reason: &'static str, message: &str) {
+        let message = message.to_owned();
+        self.does(Behaviour::IsEndedByItsNode { reason, message });
+    }
+
+    /// Somebody's sidecar crashes, and then the task ends so.
+    pub(super) fn ends_after_its_sidecar_crashed(&self, code: i32) {
+        self.does(Behaviour::FailsLater(code));
+    }
+
+    /// Some part of the cluster ends the task's Pods, and says so.
+    pub(super) fn is_disrupted(&self, reason: &str, message: &str) {
+        self.pods_are(
+            &json!({"status": {"conditions": [{"type": "DisruptionTarget", "status": "True",
+            "reason": reason, "message": message}]}}),
+        );
+        self.loses_its_pod();
+    }
+
+    /// What collects the Pods of nodes that are gone marks them as failed before.
+    pub(super) fn loses_its_node(&self) {
+        self.pods_are(&json!({"status": {"phase": "Failed", "conditions": [{"type": "DisruptionTarget",
+            "status": "True", "reason": "DeletionByPodGC", "message": "PodGC: node no longer exists"}]}}));
+        self.loses_its_pod();
+    }
+
+    /// Its node is not heard of any more: the cluster can say no more than that the Pod is not ready.
+    pub(super) fn is_not_heard_of(&self) {
+        self.pods_are(&json!({"status": {"conditions": [
+            {"type": "Ready", "status": "False", "lastTransitionTime": clock().to_string()},
+            {"type": "ContainersReady", "status": "True"}]}}));
     }
 
     /// Somebody deletes the task's Pods.
     pub(super) fn loses_its_pod(&self) {
-        for (key, _) in self.cluster.pods_of(&self.name) {
+        for (key, _) in self.cluster.every_pod_of(&self.name) {
             let patch = json!({"metadata": {"deletionTimestamp": clock().to_string()}});
             self.cluster.cluster.patch(&key, &patch).unwrap();
+        }
+    }
+
+    fn pods_are(&self, patch: &Value) {
+        for (key, _) in self.cluster.pods_of(&self.name) {
+            self.cluster.cluster.patch(&key, patch).unwrap();
         }
     }
 
@@ -237,9 +281,16 @@ impl Script {
                     tokio::time::sleep(WORK).await;
                     return Exit::OutOfMemory;
                 }
-                Behaviour::IsEvicted(message) => {
+                Behaviour::IsEndedByItsNode { reason, message } => {
                     tokio::time::sleep(WORK).await;
-                    return Exit::Evicted(message);
+                    return Exit::ByNode { reason, message };
+                }
+                Behaviour::FailsLater(_) if container.name == trouble::SIDECAR => {
+                    return Exit::Code(7);
+                }
+                Behaviour::FailsLater(code) => {
+                    tokio::time::sleep(WORK).await;
+                    return Exit::Code(code);
                 }
                 Behaviour::IsOutlived if container.name == trouble::SIDECAR => {}
                 Behaviour::IsOutlived => {
@@ -388,6 +439,11 @@ impl Kubernetes {
         self.trouble.is_away(away);
     }
 
+    /// Whole logs take for ever after so many bytes.
+    pub(super) fn shows_of_logs(&self, bytes: usize) {
+        self.trouble.shows_of_logs(bytes);
+    }
+
     /// The account of the service may not read Events.
     pub(super) fn forbids_events(&self) {
         self.trouble.forbids_events();
@@ -429,16 +485,23 @@ impl Kubernetes {
 
     /// Those that may still run.
     pub(super) fn pods_of(&self, task: &str) -> Vec<(Key, Value)> {
+        let mut pods = self.every_pod_of(task);
+        pods.retain(|(_, pod)| {
+            !matches!(
+                text(&pod["status"]["phase"]).as_str(),
+                "Succeeded" | "Failed"
+            )
+        });
+        pods
+    }
+
+    fn every_pod_of(&self, task: &str) -> Vec<(Key, Value)> {
         let jobs = self.jobs_of(task);
         let pods = [NAMESPACE, OTHER_NAMESPACE].map(|of| self.cluster.list(Resource::Pods, of).1);
         let pods = pods.into_iter().flatten().filter(|pod| {
             let is_of =
                 |job: &Value| pod["metadata"]["labels"]["job-name"] == job["metadata"]["name"];
-            let ended = matches!(
-                text(&pod["status"]["phase"]).as_str(),
-                "Succeeded" | "Failed"
-            );
-            !ended && jobs.iter().any(is_of)
+            jobs.iter().any(is_of)
         });
         pods.map(|pod| {
             let metadata = &pod["metadata"];

@@ -13,6 +13,7 @@ mod chart;
 mod explained;
 mod kills;
 mod likeness;
+mod nodes;
 mod outages;
 mod permissions;
 mod process;
@@ -233,16 +234,10 @@ fn image() -> String {
 
 async fn first_node(client: Client) -> String {
     let nodes: Api<Node> = Api::all(client);
-    let node = nodes
-        .list(&ListParams::default())
-        .await
-        .unwrap()
-        .items
-        .remove(0);
-    let addresses = node.status.and_then(|status| status.addresses).unwrap();
-    let internal = addresses
-        .into_iter()
-        .find(|address| address.type_ == "InternalIP");
+    let nodes = nodes.list(&ListParams::default()).await.unwrap();
+    let statuses = nodes.items.into_iter().filter_map(|node| node.status);
+    let mut addresses = statuses.flat_map(|status| status.addresses.unwrap_or_default());
+    let internal = addresses.find(|address| address.type_ == "InternalIP");
     internal.unwrap().address
 }
 

@@ -108,6 +108,28 @@ async fn a_missing_volume_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn too_little_memory_to_begin_with_is_told() {
+    let oom = "failed to create shim task: OCI runtime create failed: container init was OOM-killed (memory limit \
+        too low?)";
+    let (service, message) = kept_by(Obstacle::NoSandbox(oom.into())).await;
+    assert_snapshot!(message, @"3 s: Task 't' failed: job JOB-000-001 failed. Reason: FailedCreatePodSandBox, Message: container `JOB-000-001` cannot start: failed to create shim task: OCI runtime create failed: container init was OOM-killed (memory limit too low?); raise `resources.limits.memory` of the task");
+    service.leaves_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_does_not_come_up_is_told_at_the_time_limit() {
+    let service = Tester::start(&config(
+        "      - {name: t, image: i, maxPollDuration: 20}\n",
+    ))
+    .await;
+    let network = "failed to setup network for sandbox: no addresses left";
+    let no_sandbox = Obstacle::NoSandbox(network.into());
+    service.cluster.task("t").is_kept_by(no_sandbox);
+    assert_snapshot!(service.ends().await, @"20 s: Task 't' failed: job JOB-000-001 failed: job deadline exceeded (20 s; `maxPollDuration` of the task or TASK_DEADLINE_SECONDS of the service changes it); container `JOB-000-001` cannot start: failed to setup network for sandbox: no addresses left; this passes as a rule: send the event again");
+    service.leaves_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_missing_account_is_told() {
     let missing = "pods \"t-\" is forbidden: error looking up service account keptn/none: serviceaccount \
         \"none\" not found";
@@ -290,7 +312,7 @@ async fn a_pod_deleted_by_someone_is_told() {
     sleep(Duration::from_secs(1)).await;
     service.cluster.task("t").loses_its_pod();
     service.answers(2).await;
-    assert_snapshot!(service.message(), @"Task 't' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its Pod was deleted before the task ended, by somebody other than this service⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 143):⏎⏎⏎");
+    assert_snapshot!(service.message(), @"Task 't' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its Pod was deleted before the task ended, by somebody other than this service; send the event again⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 143):⏎⏎⏎");
     service.leaves_nothing().await;
 }
 
@@ -321,4 +343,174 @@ async fn a_job_that_is_resumed_soon_goes_on() {
     service.cluster.task("t").is_suspended(false);
     sleep(Duration::from_secs(10)).await;
     service.succeeds("in the end").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_a_container_misses_is_told_by_its_name() {
+    let sources = [
+        "env: [{name: A, valueFrom: {secretKeyRef: {name: gone, key: k}}}]",
+        "env: [{name: A, valueFrom: {configMapKeyRef: {name: gone, key: k}}}]",
+        "envFrom: [{secretRef: {name: gone}}]",
+        "envFrom: [{configMapRef: {name: gone}}]",
+    ];
+    let mut told = String::new();
+    for fields in sources {
+        let service = Tester::start(&config(&format!(
+            "      - {{name: t, image: i, {fields}}}\n"
+        )))
+        .await;
+        let message = service.ends().await;
+        let (_, message) = message.split_once("cannot start: ").unwrap();
+        told += &format!("{fields}\n  {}\n", message.split_once(';').unwrap().0);
+        service.leaves_nothing().await;
+    }
+    assert_snapshot!(told, @r#"
+    env: [{name: A, valueFrom: {secretKeyRef: {name: gone, key: k}}}]
+      secret "gone" not found
+    env: [{name: A, valueFrom: {configMapKeyRef: {name: gone, key: k}}}]
+      configmap "gone" not found
+    envFrom: [{secretRef: {name: gone}}]
+      secret "gone" not found
+    envFrom: [{configMapRef: {name: gone}}]
+      configmap "gone" not found
+    "#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_the_namespace_is_told() {
+    let limit =
+        "pods \"t-\" is forbidden: maximum memory usage per Container is 10Mi, but limit is 20Mi";
+    let (service, message) = kept_by(Obstacle::Refused(limit.into())).await;
+    assert_snapshot!(message, @r#"3 s: Task 't' failed: job JOB-000-001 failed. Reason: FailedCreate, Message: Error creating: pods "t-" is forbidden: maximum memory usage per Container is 10Mi, but limit is 20Mi; correct `resources` of the task, or the limits of its namespace"#);
+    service.leaves_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_not_there_gets_no_minutes() {
+    let claim = "0/1 nodes are available: persistentvolumeclaim \"none\" not found.";
+    let (service, message) = kept_by(Obstacle::Unschedulable(claim.into())).await;
+    assert_snapshot!(message, @r#"2 s: Task 't' failed: job JOB-000-001 failed. Reason: Unschedulable, Message: 0/1 nodes are available: persistentvolumeclaim "none" not found; create what is missing in the task's namespace, or correct `volumes` of the task"#);
+    service.leaves_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_shuts_down_is_told() {
+    let service = Tester::start(&config(&task("t"))).await;
+    service.cluster.task("t").is_ended_by_its_node(
+        "Terminated",
+        "Pod was terminated in response to imminent node shutdown.",
+    );
+    assert_snapshot!(service.ends().await, @"0 s: Task 't' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its Pod was ended by its node: Terminated: Pod was terminated in response to imminent node shutdown; send the event again⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 137):⏎⏎⏎");
+    service.leaves_nothing().await;
+}
+
+/// Begins a task and lets something happen to it while it works; gives the message of its answer.
+async fn while_it_works(tasks: &str, happens: impl Fn(&Tester)) -> (Tester, String) {
+    let service = Tester::start(&config(tasks)).await;
+    service.cluster.task("t").never_ends();
+    service.receives_triggered().await;
+    service.answers(1).await;
+    sleep(Duration::from_secs(1)).await;
+    let since = Instant::now();
+    happens(&service);
+    service.answers(2).await;
+    let message = format!("{} s: {}", since.elapsed().as_secs(), service.message());
+    (service, message)
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_of_the_cluster_ends_a_pod_is_told() {
+    let disruptions = [
+        (
+            "PreemptionByScheduler",
+            "default-scheduler: preempting to accommodate a higher priority pod",
+        ),
+        (
+            "DeletionByTaintManager",
+            "Taint manager: deleting due to NoExecute taint",
+        ),
+        ("EvictionByEvictionAPI", "Eviction API: evicting"),
+        ("DeletionBySomethingNew", "nobody knows it yet"),
+    ];
+    let mut told = String::new();
+    for (reason, message) in disruptions {
+        let disrupted = |of: &Tester| of.cluster.task("t").is_disrupted(reason, message);
+        let (service, message) = while_it_works(&task("t"), disrupted).await;
+        let (seconds, reason) = message.split_once(" Task").unwrap();
+        let (_, reason) = reason.split_once("limit; ").unwrap();
+        told += &format!("{seconds} {}\n", reason.split_once('⏎').unwrap().0);
+        service.leaves_nothing().await;
+    }
+    assert_snapshot!(told, @"
+    0 s: its Pod had to make room for one of a higher priority (PreemptionByScheduler: default-scheduler: preempting to accommodate a higher priority pod); send the event again when the cluster has room
+    0 s: its node was lost, or is being emptied (DeletionByTaintManager: Taint manager: deleting due to NoExecute taint); send the event again, or let `tolerations` of the task bear the node's taint
+    0 s: its Pod was evicted by somebody, as before maintenance of its node (EvictionByEvictionAPI: Eviction API: evicting); send the event again
+    0 s: its Pod was ended by the cluster (DeletionBySomethingNew: nobody knows it yet); send the event again
+    ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_gone_is_told() {
+    let gone = |of: &Tester| of.cluster.task("t").loses_its_node();
+    let (service, message) = while_it_works(&task("t"), gone).await;
+    assert_snapshot!(message, @"0 s: Task 't' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its node is gone (DeletionByPodGC: PodGC: node no longer exists); send the event again⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 143):⏎⏎⏎");
+    service.leaves_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_over_its_time_limit_on_a_silent_node_says_so_also_after_a_crash() {
+    let tasks = "      - {name: t, image: i, maxPollDuration: 20}\n";
+    let mut service = Tester::start(&config(tasks)).await;
+    service.cluster.task("t").never_ends();
+    service.receives_triggered().await;
+    service.answers(1).await;
+    sleep(Duration::from_secs(1)).await;
+    service.cluster.task("t").is_not_heard_of();
+    service.keptn.distributor(Habit::Refuses);
+    sleep(Duration::from_secs(30)).await;
+    service.crashes().await;
+    service.keptn.distributor(Habit::Works);
+    service.answers(2).await;
+    assert_snapshot!(service.message(), @"Task 't' failed: job JOB-000-001 failed: job deadline exceeded (20 s; `maxPollDuration` of the task or TASK_DEADLINE_SECONDS of the service changes it); its node has not answered since 2026-11-23T20:41:00Z, so that nobody knows what became of the task; send the event again");
+    service.leaves_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_answers_again_changes_nothing() {
+    let service = Tester::start(&config(&task("t"))).await;
+    service.cluster.task("t").never_ends();
+    service.receives_triggered().await;
+    service.answers(1).await;
+    sleep(Duration::from_secs(1)).await;
+    service.cluster.task("t").is_not_heard_of();
+    sleep(Duration::from_secs(120)).await;
+    service.succeeds("in the end").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_deleted_while_its_pod_waits_is_told() {
+    let service = Tester::start(&config(&task("t"))).await;
+    service.cluster.task("t").cannot_be_pulled();
+    service.receives_triggered().await;
+    service.answers(1).await;
+    sleep(Duration::from_secs(1)).await;
+    service.cluster.deletes_job("t");
+    service.answers(2).await;
+    assert_snapshot!(service.message(), @"Task 't' failed: job JOB-000-001 was deleted before it ended, by somebody other than this service; send the event again");
+    service.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sidecar_that_crashes_does_not_decide_how_the_task_ends() {
+    for (code, told) in [(0, "finished successfully"), (3, "ExitCode: 3)")] {
+        let service = Tester::start(&config(&task("t"))).await;
+        service
+            .cluster
+            .task("t")
+            .ends_after_its_sidecar_crashed(code);
+        let message = service.ends().await;
+        assert!(message.contains(told), "{message}");
+        assert!(!message.contains("its container"), "{message}");
+        service.finish().await;
+    }
 }

@@ -61,6 +61,11 @@ impl Call {
         self.query.get("watch").is_some_and(|watch| watch == "true")
     }
 
+    #[cfg(test)]
+    pub(crate) fn asks_for_a_whole_log(&self) -> bool {
+        matches!(self.target(), Some(Target::Log(_))) && !self.query.contains_key("tailLines")
+    }
+
     /// In the words of a Role.
     #[cfg(test)]
     pub(crate) fn verb_and_resource(&self) -> String {
@@ -197,7 +202,11 @@ impl Kubernetes {
         if status.is_none() || waiting.is_some() {
             return failed(&Failure::no_log(&pod.name, container, waiting));
         }
-        Response::new(whole(self.log(&pod.name, container)))
+        let log = self.log(&pod.name, container);
+        let lines = call.query.get("tailLines");
+        let lines = lines.and_then(|lines| lines.parse().ok());
+        let from = lines.map_or(0, |lines| last_lines(&log, lines));
+        Response::new(whole(log[from..].to_vec()))
     }
 
     fn watch(&self, resource: Resource, namespace: String, call: &Call) -> Answer {
@@ -258,6 +267,17 @@ impl Cursor {
                 }
             }
         }
+    }
+}
+
+/// Where the last so many lines begin.
+fn last_lines(log: &[u8], lines: usize) -> usize {
+    let end = log.strip_suffix(b"\n").unwrap_or(log).len();
+    let ends = log[..end].iter().enumerate().rev();
+    let mut ends = ends.filter(|(_, byte)| **byte == b'\n');
+    match lines.checked_sub(1) {
+        Some(before) => ends.nth(before).map_or(0, |(end, _)| end + 1),
+        None => log.len(),
     }
 }
 

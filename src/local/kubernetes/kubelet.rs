@@ -50,6 +50,8 @@ pub(crate) enum Obstacle {
     Unschedulable(String),
     /// A volume cannot be mounted.
     Unmountable(String),
+    /// What the containers of a Pod share cannot be made.
+    NoSandbox(String),
     /// A container waits for something.
     Waits {
         reason: &'static str,
@@ -99,7 +101,10 @@ pub(crate) enum Exit {
     /// Killed for its memory.
     OutOfMemory,
     /// Killed with its Pod, because of what the node says.
-    Evicted(String),
+    ByNode {
+        reason: &'static str,
+        message: String,
+    },
 }
 
 /// Where a container's output goes.
@@ -145,7 +150,7 @@ impl Exit {
             // As container runtimes tell it.
             Self::NotStarted(_) => 128,
             // 128 + SIGKILL.
-            Self::OutOfMemory | Self::Evicted(_) => 137,
+            Self::OutOfMemory | Self::ByNode { .. } => 137,
         }
     }
 }
@@ -209,7 +214,7 @@ impl Sandbox<'_> {
     async fn run(&self, stop: &CancellationToken) -> bool {
         self.finds_a_node(stop).await;
         self.shows_all_waiting();
-        self.mounts_volumes(stop).await;
+        self.is_made_ready(stop).await;
         if stop.is_cancelled() {
             return false;
         }
@@ -270,12 +275,14 @@ impl Sandbox<'_> {
         }
     }
 
-    async fn mounts_volumes(&self, stop: &CancellationToken) {
+    async fn is_made_ready(&self, stop: &CancellationToken) {
         let of = |obstacle| match obstacle {
-            Obstacle::Unmountable(message) => Some(message),
+            Obstacle::Unmountable(message) => Some(("FailedMount", message)),
+            Obstacle::NoSandbox(message) => Some(("FailedCreatePodSandBox", message)),
             _ => None,
         };
-        let shows = |message: &String| self.cluster.warn(self.pod, "FailedMount", message);
+        let shows =
+            |(reason, message): &(&str, String)| self.cluster.warn(self.pod, reason, message);
         let mut pause = FIRST_REMOUNT;
         let again = || {
             let now = pause;
@@ -334,8 +341,8 @@ impl Sandbox<'_> {
             Exit::Code(_) => ("Error", self.termination_message(container)),
             Exit::NotStarted(message) => ("StartError", Some(message)),
             Exit::OutOfMemory => ("OOMKilled", None),
-            Exit::Evicted(message) => {
-                self.status(&json!({"phase": "Failed", "reason": "Evicted", "message": message}));
+            Exit::ByNode { reason, message } => {
+                self.status(&json!({"phase": "Failed", "reason": reason, "message": message}));
                 ("Error", None)
             }
         };

@@ -51,7 +51,7 @@ pub(super) async fn run(
     left.there = false;
     let reason = match &exit {
         Exit::Code(code) => not_started(engine, *code, &output.tail()),
-        Exit::NotStarted(_) | Exit::OutOfMemory | Exit::Evicted(_) => None,
+        Exit::NotStarted(_) | Exit::OutOfMemory | Exit::ByNode { .. } => None,
     };
     match reason {
         Some(reason) => Exit::NotStarted(format!(

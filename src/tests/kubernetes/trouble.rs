@@ -53,6 +53,8 @@ struct State {
     /// Where the caller has no permissions.
     forbidden: Option<&'static str>,
     events_are_forbidden: bool,
+    /// Of a whole log so many bytes come, and then nothing.
+    log_bytes: Option<usize>,
     calls: Vec<String>,
 }
 
@@ -65,6 +67,7 @@ impl Default for State {
             away: false,
             forbidden: None,
             events_are_forbidden: false,
+            log_bytes: None,
             calls: Vec::new(),
         }
     }
@@ -101,6 +104,26 @@ impl Trouble {
     pub(super) fn forbids_events(&self) {
         self.0.lock().unwrap().events_are_forbidden = true;
         self.ends_watches();
+    }
+
+    pub(super) fn shows_of_logs(&self, bytes: usize) {
+        self.0.lock().unwrap().log_bytes = Some(bytes);
+    }
+
+    /// A log that takes longer than anybody waits.
+    fn of_log(&self, call: &Call, answer: Answer) -> Answer {
+        let bytes = self.0.lock().unwrap().log_bytes;
+        let Some(bytes) = bytes.filter(|_| call.asks_for_a_whole_log()) else {
+            return answer;
+        };
+        let (head, body) = answer.into_parts();
+        let begin = BodyStream::new(body).map(move |frame| {
+            let mut data = frame.unwrap().into_data().unwrap();
+            data.truncate(bytes);
+            Ok::<_, BoxError>(Frame::data(data))
+        });
+        let body = StreamBody::new(begin.chain(stream::pending()));
+        http::Response::from_parts(head, body.boxed_unsync())
     }
 
     fn is_forbidden(&self, call: &Call) -> bool {
@@ -200,7 +223,7 @@ impl Kubernetes {
             match self.script.behaviour(&task_of(&call.body)) {
                 Behaviour::Refused { code, message } => return status(code, &message),
                 Behaviour::BreaksTheService => panic!("a bug of the service"),
-                Behaviour::IsOutlived => {
+                Behaviour::IsOutlived | Behaviour::FailsLater(_) => {
                     let containers = &mut call.body["spec"]["template"]["spec"]["containers"];
                     let sidecar = json!({"name": SIDECAR, "image": "sidecar"});
                     containers.as_array_mut().unwrap().push(sidecar);
@@ -212,7 +235,7 @@ impl Kubernetes {
         if call.is_watch() {
             return self.trouble.of_watch(answer);
         }
-        answer
+        self.trouble.of_log(&call, answer)
     }
 }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::{LimitRange, Pod, ResourceQuota, Secret};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -14,26 +14,27 @@ use crate::tests::{config, shortened, triggered};
 
 impl RealCluster {
     /// Runs a task that fails; gives its message on one line.
-    async fn tells(&self) -> String {
+    pub(super) async fn tells(&self) -> String {
         let begin = Instant::now();
         let finished = self.runs(&triggered("event-1")).await;
         self.failed(&finished, begin)
     }
 
-    fn failed(&self, finished: &Value, since: Instant) -> String {
+    pub(super) fn failed(&self, finished: &Value, since: Instant) -> String {
         assert_eq!(finished["status"], "errored", "{finished:#}");
+        let message = shortened(message(finished))
+            .replace(&self.namespace, "NAMESPACE")
+            .replace('\n', "⏎");
         eprintln!(
-            "{}: told {:.1} s after its event or cause",
+            "{}: told {:.1} s after its event or cause: {message}",
             self.namespace,
             since.elapsed().as_secs_f32()
         );
-        shortened(message(finished))
-            .replace(&self.namespace, "NAMESPACE")
-            .replace('\n', "⏎")
+        message
     }
 
     /// Begins a run whose task works.
-    async fn works(&self) {
+    pub(super) async fn works(&self) {
         let (address, _, _) = self.service.as_ref().expect("the service was started");
         assert_eq!(post(*address, &triggered("event-1")).await.0, 202);
         self.until(|| async {
@@ -43,13 +44,13 @@ impl RealCluster {
         .await;
     }
 
-    async fn pods(&self) -> Vec<Pod> {
+    pub(super) async fn pods(&self) -> Vec<Pod> {
         let params = ListParams::default();
         self.api::<Pod>().list(&params).await.unwrap().items
     }
 
     /// No Pod of a task runs or waits, and none will.
-    async fn leaves_nothing(self) {
+    pub(super) async fn leaves_nothing(self) {
         self.until(|| async {
             let failed = |job: &Job| json!(job.status).to_string().contains("\"Failed\"");
             let over = |pod: &Pod| matches!(phase(pod), "Failed" | "Succeeded");
@@ -81,7 +82,7 @@ fn of_image(image: &str, fields: &str) -> String {
     ))
 }
 
-fn assert_parts(message: &str, parts: &[&str]) {
+pub(super) fn assert_parts(message: &str, parts: &[&str]) {
     for part in parts {
         assert!(message.contains(part), "{part}\n{message}");
     }
@@ -344,4 +345,147 @@ async fn a_job_that_somebody_suspends() {
     let message = cluster.failed(&finished, begin);
     assert_parts(&message, &["the Job was suspended while its task ran"]);
     cluster.leaves_nothing().await;
+}
+
+/// Several tasks, each of which fails; the message has them all.
+fn tasks(fields: &[&str]) -> String {
+    let task = |(number, fields): (usize, &&str)| {
+        format!(
+            "      - {{name: t{number}, image: BUSYBOX, cmd: [sleep, '600'], always: true, {fields}}}\n"
+        )
+    };
+    config(&fields.iter().enumerate().map(task).collect::<String>())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn whatever_else_a_container_misses() {
+    let mut cluster = RealCluster::new("missing").await;
+    let secret = json!({"metadata": {"name": "there"}, "stringData": {"k": "v"}});
+    cluster.create::<Secret>(secret).await;
+    let config = tasks(&[
+        "env: [{name: A, valueFrom: {configMapKeyRef: {name: none, key: k}}}]",
+        "env: [{name: A, valueFrom: {secretKeyRef: {name: there, key: other}}}]",
+        "envFrom: [{secretRef: {name: none}}]",
+        "envFrom: [{configMapRef: {name: none}}]",
+        "securityContext: {runAsUser: 0}",
+        "volumes: [{name: v, secret: {secretName: none}}], volumeMounts: [{name: v, mountPath: /v}]",
+        "volumes: [{name: v, secret: {secretName: there, items: [{key: other, path: p}]}}],
+         volumeMounts: [{name: v, mountPath: /v}]",
+    ]);
+    cluster.serves(&config, &[]).await;
+    let message = cluster.tells().await;
+    let parts = [
+        "cannot start: configmap \"none\" not found; create what is missing",
+        "cannot start: couldn't find key other in Secret",
+        "cannot start: secret \"none\" not found; create what is missing",
+        "cannot start: container's runAsUser breaks non-root policy",
+        "volume \"v\" : secret \"none\" not found; create what is missing",
+        "references non-existent secret key: other",
+    ];
+    assert_parts(&message, &parts);
+    assert_eq!(message.matches("configmap \"none\" not found").count(), 2);
+    cluster.leaves_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn a_claim_that_is_not_there() {
+    let volume = "volumes: [{name: v, persistentVolumeClaim: {claimName: none}}],
+         volumeMounts: [{name: v, mountPath: /v}]";
+    let cluster = RealCluster::start("no-claim", &task(volume)).await;
+    let message = cluster.tells().await;
+    let parts = [
+        "Reason: Unschedulable",
+        "persistentvolumeclaim \"none\" not found",
+        "correct `volumes`",
+    ];
+    assert_parts(&message, &parts);
+    cluster.leaves_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn more_than_the_namespace_allows() {
+    let mut cluster = RealCluster::new("limits").await;
+    let limit = json!({"metadata": {"name": "small"},
+        "spec": {"limits": [{"type": "Container", "max": {"memory": "10Mi"}}]}});
+    cluster.create::<LimitRange>(limit).await;
+    let large = task("resources: {limits: {memory: 20Mi}}");
+    cluster.serves(&large, &[]).await;
+    let message = cluster.tells().await;
+    let parts = [
+        "Reason: FailedCreate",
+        "maximum memory usage per Container is 10Mi",
+        "correct `resources`",
+    ];
+    assert_parts(&message, &parts);
+    cluster.leaves_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn programs_that_cannot_start() {
+    let config = tasks(&[
+        "",
+        "workingDir: /etc/passwd",
+        "resources: {limits: {memory: 300Ki}}",
+    ])
+    .replacen("[sleep, '600']", "[/nope]", 1);
+    let cluster = RealCluster::start("programs", &config).await;
+    let message = cluster.tells().await;
+    let parts = [
+        "could not be started (StartError, exit code 128); check `image`, `cmd`",
+        "exec: \"/nope\": stat /nope: no such file",
+        "mkdir /etc/passwd: not a directory",
+        "memory limit too low",
+        "raise `resources.limits.memory`",
+    ];
+    assert_parts(&message, &parts);
+    cluster.leaves_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn a_pod_that_somebody_evicts() {
+    let cluster = RealCluster::start("evicted", &task("")).await;
+    cluster.works().await;
+    let pod = cluster.pods().await.remove(0).name_any();
+    let begin = Instant::now();
+    let params = EvictParams::default();
+    cluster.api::<Pod>().evict(&pod, &params).await.unwrap();
+    let finished = cluster.answered(2).await[1]["data"].clone();
+    let message = cluster.failed(&finished, begin);
+    let evicted = "its Pod was evicted by somebody, as before maintenance of its node \
+        (EvictionByEvictionAPI: Eviction API: evicting)";
+    assert_parts(&message, &[evicted]);
+    cluster.leaves_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn a_job_that_somebody_deletes_while_it_works_or_waits() {
+    let waits = task("nodeSelector: {example.com/none: none}");
+    for (name, config) in [("job-deleted", task("")), ("job-deleted-before", waits)] {
+        let cluster = RealCluster::start(name, &config).await;
+        let (address, _, _) = cluster.service.as_ref().expect("the service was started");
+        assert_eq!(post(*address, &triggered("event-1")).await.0, 202);
+        cluster
+            .until(|| async { !cluster.pods().await.is_empty() })
+            .await;
+        if name == "job-deleted" {
+            cluster.until(|| cluster.runs_a_container(0)).await;
+        }
+        let job = cluster.jobs().await.remove(0).name_any();
+        let begin = Instant::now();
+        let params = DeleteParams::background();
+        cluster.api::<Job>().delete(&job, &params).await.unwrap();
+        let finished = cluster.answered(2).await[1]["data"].clone();
+        let message = cluster.failed(&finished, begin);
+        assert_parts(
+            &message,
+            &["was deleted before it ended, by somebody other than this service"],
+        );
+        cluster.leaves_nothing().await;
+    }
 }
