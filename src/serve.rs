@@ -24,7 +24,7 @@ use crate::keptn::addresses::{Addresses, Origin};
 use crate::keptn::answers::Answers;
 use crate::keptn::credentials::Credentials;
 use crate::keptn::error_log::{ErrorLog, Here};
-use crate::keptn::event_store::EventStore;
+use crate::keptn::event_store::{EventStore, LAG};
 use crate::keptn::resources::Resources;
 use crate::keptn::{self, Certificates, Http, Transport};
 use crate::metrics::Metrics;
@@ -52,6 +52,8 @@ pub(crate) struct Outside {
     /// Who this service is to the API server, where it is one of its accounts.
     pub(crate) account: Option<OwnAccount>,
     pub(crate) keptn: Transport,
+    /// How long after it was sent an event may be missing from Keptn's store.
+    pub(crate) store_lag: Duration,
     pub(crate) metrics: Metrics,
     /// Values of Secrets that are known here and are not the service's own.
     pub(crate) secrets: Vec<SecretString>,
@@ -150,6 +152,7 @@ impl Outside {
             account: None,
             keptn: keptn::connecting(settings.access.certificates)
                 .context("cannot make the HTTP client for Keptn")?,
+            store_lag: LAG,
             metrics: Metrics::default(),
             secrets: Vec::new(),
         })
@@ -184,7 +187,7 @@ impl Service {
         let answers = Answers::new(
             over(Answers::TIMEOUT),
             endpoint.clone(),
-            EventStore::new(over(EventStore::TIMEOUT), endpoint),
+            EventStore::new(over(EventStore::TIMEOUT), endpoint, outside.store_lag),
             settings.max_answer_bytes as usize,
             attempts.clone(),
             stop.clone(),
