@@ -3,6 +3,7 @@
 
 mod access;
 mod desk;
+pub(crate) mod input;
 mod settings;
 mod value;
 

@@ -299,7 +299,7 @@ fn bad_input_is_told_with_the_way_out() {
     bad input: DESK/event.json: attribute `specversion` is missing, this is no CloudEvent
     bad input: DESK/event.json: line 1: `nonsense` is no request that posts an event, expected one such as `POST http://localhost:8080/ HTTP/1.1`, or a CloudEvent as JSON
     bad input: DESK/event.json: it holds no event
-    bad input: DESK/event.json: No such file or directory (os error 2)
+    bad input: DESK/event.json: no such file
     error: invalid value 'no/such' for '--resources <DIR>': there is no such directory
     error: invalid value 'no/such' for '--config <FILE>': there is no such file
     error: invalid value 'vm' for '--runtime <RUNTIME>'
