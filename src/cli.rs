@@ -3,6 +3,7 @@
 
 mod access;
 mod desk;
+pub(crate) mod input;
 mod settings;
 mod value;
 
@@ -79,24 +80,27 @@ const RUN_HELP: &str = "\
 Examples:
   job-executor-service run event.json
   job-executor-service run test-events/events.http --request 3
-  job-executor-service run event.json --runtime podman --secret registry=registry.env
+  job-executor-service run event.json --runtime podman
+  job-executor-service run event.json --secret registry=registry.env
 
-Ends with 0 if the run succeeded, 1 if it errored, 2 if a file or flag is wrong, 3 if no action is for the
-event, 130 if it was interrupted.";
+Ends with 0 if the run succeeded, 1 if it errored, 2 if a file or flag is wrong,
+3 if no action is for the event, 130 if it was interrupted.";
 
 const DEV_HELP: &str = "\
 Examples:
   job-executor-service dev --resources .
-  curl -X POST localhost:8080/test-events/1     sends a test event, each time under a new id
-  curl -H 'Content-Type: application/cloudevents+json' -d @event.json localhost:8080";
+  curl -X POST localhost:8080/test-events/1
+      sends a test event, each time under a new id
+  curl -H 'Content-Type: application/cloudevents+json' \\
+      -d @event.json localhost:8080";
 
 const EXPLAIN_HELP: &str = "\
 Examples:
   job-executor-service explain event.json
   job-executor-service explain event.json | kubectl apply --dry-run=server -f -
 
-Ends with 0 if an action matches, 1 if a task of it is refused, 2 if a file or flag is wrong, 3 if no action
-is for the event.";
+Ends with 0 if an action matches, 1 if a task of it is refused, 2 if a file or
+flag is wrong, 3 if no action is for the event.";
 
 const SCHEMA_HELP: &str = "\
 Examples:
@@ -107,9 +111,12 @@ and as the first line of job/config.yaml
 
 const COMPLETIONS_HELP: &str = "\
 Examples:
-  job-executor-service completions bash > /etc/bash_completion.d/job-executor-service
+  source <(job-executor-service completions bash)
   job-executor-service completions zsh > ~/.zfunc/_job-executor-service
-  job-executor-service completions fish > ~/.config/fish/completions/job-executor-service.fish";
+  job-executor-service completions fish | source
+
+The first and the last in the file that the shell reads at its start; the other
+in a directory of zsh's fpath.";
 
 /// How a command ended, as its exit code says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -322,6 +329,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// clap breaks longer lines, commands among them.
+    #[test]
+    fn no_line_of_the_help_is_broken() {
+        for command in Cli::command().get_subcommands() {
+            let more = command.get_after_help().map(ToString::to_string);
+            for line in more.unwrap_or_default().lines() {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+            }
+        }
     }
 
     #[test]

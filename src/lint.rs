@@ -9,20 +9,18 @@ mod rules;
 pub(crate) mod upgrade;
 
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::cli::input::{is_stdin, read};
 use crate::cli::{Exit, LintSettings};
 use crate::job_config::problem::{Problem, Severity};
 use crate::job_config::reader::{self, Examined, Format};
 use crate::job_config::yaml::Node;
 use output::{Colours, Output};
 use upgrade::Upgraded;
-
-/// Of a file that is no config by mistake; the reader refuses far less.
-const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// All problems of a text: the errors, then the warnings, each in the order of the file.
 pub(crate) fn problems(bytes: &[u8]) -> Vec<Problem> {
@@ -68,11 +66,10 @@ fn deprecated(bytes: &[u8], examined: &Examined) -> Option<Problem> {
 /// Runs the command.
 pub(crate) fn main(settings: &LintSettings) -> anyhow::Result<Exit> {
     let stdout = io::stdout();
-    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let colours = if stdout.is_terminal() && !no_colour {
-        Colours::Ansi
-    } else {
-        Colours::None
+    // As the other commands do it.
+    let colours = match anstream::AutoStream::choice(&stdout) {
+        anstream::ColorChoice::Never => Colours::None,
+        _ => Colours::Ansi,
     };
     lint(settings, &mut stdout.lock(), colours).context("cannot write the results")
 }
@@ -132,26 +129,6 @@ pub(crate) fn lint(
     } else {
         Exit::Succeeded
     })
-}
-
-fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let read = if is_stdin(path) {
-        io::stdin().take(MAX_FILE_BYTES).read_to_end(&mut bytes)
-    } else if path.is_dir() {
-        return Err("a directory, expected a file".into());
-    } else {
-        File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes))
-    };
-    match read {
-        Ok(_) => Ok(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err("no such file".into()),
-        Err(error) => Err(format!("cannot be read: {error}")),
-    }
 }
 
 /// Writes the file in today's format, if it is valid and in another.

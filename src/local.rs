@@ -46,6 +46,9 @@ pub(crate) use run::told as run_told;
 /// The service is ready within some of them.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
+/// The store in this process has an event at once, so that nobody waits for an answer about it.
+const STORE_LAG: Duration = Duration::ZERO;
+
 /// Where Jobs run if nothing says otherwise: a name that config authors know.
 pub(crate) const NAMESPACE: &str = "keptn";
 
@@ -81,7 +84,7 @@ impl Desk {
     pub(crate) async fn new(settings: &DeskSettings, story: &Arc<Story>) -> anyhow::Result<Self> {
         let repository = settings.resources.repository();
         let teller = Arc::clone(story);
-        let keptn = Keptn::new(repository, Duration::ZERO, move |event| teller.sent(event));
+        let keptn = Keptn::new(repository, STORE_LAG, move |event| teller.sent(event));
         let kubernetes = Kubernetes::new(Parts {
             runtime: Arc::new(runtime::TaskRuntime {
                 kind: settings.runtime,
@@ -109,6 +112,7 @@ impl Desk {
             metrics: metrics.clone(),
             namespace,
             keptn: keptn.transport(),
+            store_lag: STORE_LAG,
             secrets: settings.secret_values().map(SecretString::from).collect(),
         };
         let stop = CancellationToken::new();

@@ -27,7 +27,7 @@ use crate::keptn::addresses::{Addresses, Origin};
 use crate::keptn::answers::Answers;
 use crate::keptn::credentials::Credentials;
 use crate::keptn::error_log::{ErrorLog, Here};
-use crate::keptn::event_store::EventStore;
+use crate::keptn::event_store::{EventStore, LAG};
 use crate::keptn::resources::Resources;
 use crate::keptn::{self, Certificates, Http, Transport};
 use crate::metrics::Metrics;
@@ -55,6 +55,8 @@ pub(crate) struct Outside {
     /// Who this service is to the API server, where it is one of its accounts.
     pub(crate) account: Option<OwnAccount>,
     pub(crate) keptn: Transport,
+    /// How long after it was sent an event may be missing from Keptn's store.
+    pub(crate) store_lag: Duration,
     pub(crate) metrics: Metrics,
     /// Values of Secrets that are known here and are not the service's own.
     pub(crate) secrets: Vec<SecretString>,
@@ -157,6 +159,7 @@ impl Outside {
             account: None,
             keptn: keptn::connecting(settings.access.certificates)
                 .context("cannot make the HTTP client for Keptn")?,
+            store_lag: LAG,
             metrics: Metrics::default(),
             secrets: Vec::new(),
         })
@@ -191,6 +194,7 @@ impl Service {
             endpoint: &settings.keptn_event_endpoint,
             attempts: &attempts,
             stop: &stop,
+            store_lag: outside.store_lag,
         };
         let answers = to_keptn.answers(settings, leadership.doubt());
         let answers = answers.told_to(outside.metrics.clone(), journal.clone());
@@ -326,6 +330,8 @@ struct ToKeptn<'a> {
     endpoint: &'a Url,
     attempts: &'a TaskTracker,
     stop: &'a CancellationToken,
+    /// From when the store takes an event until it tells of it.
+    store_lag: Duration,
 }
 
 impl ToKeptn<'_> {
@@ -341,7 +347,11 @@ impl ToKeptn<'_> {
         Answers::new(
             self.over(Answers::TIMEOUT),
             self.endpoint.clone(),
-            EventStore::new(self.over(EventStore::TIMEOUT), self.endpoint),
+            EventStore::new(
+                self.over(EventStore::TIMEOUT),
+                self.endpoint,
+                self.store_lag,
+            ),
             settings.max_answer_bytes as usize,
             self.attempts.clone(),
             self.stop.clone(),

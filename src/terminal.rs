@@ -12,10 +12,17 @@ pub(crate) const WIDTH: usize = 80;
 
 /// Lines broken at blanks so that each fits a terminal, `before` columns of which are taken.
 pub(crate) fn wrapped(text: &str, before: usize) -> Vec<String> {
+    let paragraphs = text.split('\n');
+    paragraphs
+        .flat_map(|paragraph| wrapped_line(paragraph, WIDTH - before))
+        .collect()
+}
+
+fn wrapped_line(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
         match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= WIDTH - before => {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
                 line.push(' ');
                 line.push_str(word);
             }
@@ -23,4 +30,14 @@ pub(crate) fn wrapped(text: &str, before: usize) -> Vec<String> {
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_lines_keeps_them() {
+        assert_eq!(wrapped("a b\ncd e", WIDTH - 3), ["a b", "cd", "e"]);
+    }
 }

@@ -52,6 +52,7 @@ use crate::admin::{self, Audience, Page};
 use crate::cli;
 use crate::cluster::Identity;
 use crate::endpoint::accept;
+use crate::keptn::event_store::LAG;
 use crate::metrics::Metrics;
 use crate::serve::{Outside, Service};
 use keptn::Keptn;
@@ -221,6 +222,7 @@ impl Process {
         let settings = cli::serve_settings(&arguments);
         let metrics = Metrics::default();
         let outside = Outside {
+            store_lag: LAG,
             account: None,
             metrics: metrics.clone(),
             client: cluster.client(&wire),

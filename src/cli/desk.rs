@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use reqwest::Url;
 
 use super::access::Access;
+use super::input;
 use super::settings::{ServeSettings, TaskSettings, port};
 use super::value::{Discreet, addresses};
 use crate::admin::Audience;
@@ -21,9 +21,6 @@ use crate::local::runtime::Kind;
 use crate::local::story::Format;
 use crate::report::Masks;
 use crate::telemetry;
-
-/// Larger than any request that the service takes.
-const MAX_EVENT_FILE_BYTES: u64 = 16 << 20;
 
 #[derive(Debug, Args)]
 #[command(next_line_help = true)]
@@ -213,18 +210,12 @@ impl ExplainSettings {
 
 impl EventSource {
     fn directory(&self) -> Option<&Path> {
-        self.file.parent().filter(|_| !self.is_stdin())
-    }
-
-    fn is_stdin(&self) -> bool {
-        self.file == Path::new("-")
+        self.file.parent().filter(|_| !input::is_stdin(&self.file))
     }
 
     /// The request that is meant with its event, or what is wrong with the file.
     pub(crate) fn read(&self) -> Result<(EventRequest, Event), String> {
-        let bytes = self
-            .bytes()
-            .map_err(|error| self.in_file(&error.to_string()))?;
+        let bytes = input::read(&self.file).map_err(|reason| self.in_file(&reason))?;
         let requests = event_file::read(&bytes).map_err(|reason| self.in_file(&reason))?;
         let request = event_file::choose(requests, self.request.as_deref())
             .map_err(|reason| self.in_file(&reason))?;
@@ -235,17 +226,6 @@ impl EventSource {
     /// A reason with the file that it is about.
     fn in_file(&self, reason: &str) -> String {
         format!("{}: {reason}", self.file.display())
-    }
-
-    fn bytes(&self) -> std::io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let source: Box<dyn Read> = if self.is_stdin() {
-            Box::new(std::io::stdin())
-        } else {
-            Box::new(fs::File::open(&self.file)?)
-        };
-        source.take(MAX_EVENT_FILE_BYTES).read_to_end(&mut bytes)?;
-        Ok(bytes)
     }
 }
 

@@ -300,8 +300,8 @@ Examples:
   job-executor-service lint --fix job/config.yaml
   job-executor-service lint --output github --deny-warnings job/*.yaml
 
-Ends with 0 if all files are valid, 2 if one is not or cannot be read, 1 if there are warnings and they are
-denied, or if a file could not be fixed.")]
+Ends with 0 if all files are valid, 2 if one is not or cannot be read, 1 if
+there are warnings and they are denied, or if a file could not be fixed.")]
 pub(crate) struct LintSettings {
     /// Files to read; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::event_store::{EventStore, LAG, Stored};
+use super::event_store::{EventStore, Stored};
 use super::{Answered, Http};
 use crate::event::answer::Answer;
 use crate::journal::Journal;
@@ -133,7 +133,7 @@ impl Answers {
         let mut shortened = None;
         loop {
             if let Sent::Perhaps(at) = sent {
-                tokio::time::sleep_until(at + LAG).await;
+                tokio::time::sleep_until(at + self.store.lag()).await;
             }
             // The sender lives as long as the process.
             let mut doubt = self.doubt.clone();

@@ -1,5 +1,5 @@
 //! Keptn's event store (mongodb-datastore, reached through the distributor): what this service has
-//! answered already. It lags by up to a second, so that only "yes" is certain.
+//! answered already. It lags by up to a second ([`LAG`]), so that only "yes" is certain.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::Http;
 use crate::event::answer::{Answer, SOURCE};
 use crate::telemetry::error_chain;
 
-/// How long after it was sent an event may be missing from the store.
+/// How long after it was sent an event may be missing from the store of a Keptn.
 pub(crate) const LAG: Duration = Duration::from_millis(1500);
 
 const MAX_BYTES: usize = 4 << 20;
@@ -21,6 +21,8 @@ pub(crate) struct EventStore {
     http: Http,
     /// The distributor's, without a path.
     base: Url,
+    /// How long after it was sent an event may be missing from this one.
+    lag: Duration,
 }
 
 /// What the store says of an answer.
@@ -54,10 +56,14 @@ impl EventStore {
     pub(crate) const TIMEOUT: Duration = Duration::from_millis(1500);
 
     /// `endpoint` is where events are sent: the distributor gives the store on another path.
-    pub(crate) fn new(http: Http, endpoint: &Url) -> Self {
+    pub(crate) fn new(http: Http, endpoint: &Url, lag: Duration) -> Self {
         let mut base = endpoint.clone();
         base.set_query(None);
-        Self { http, base }
+        Self { http, base, lag }
+    }
+
+    pub(crate) fn lag(&self) -> Duration {
+        self.lag
     }
 
     /// Whether Keptn has this answer.

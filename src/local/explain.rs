@@ -6,8 +6,10 @@ mod yaml;
 use std::io::Write;
 
 use anyhow::Context;
+use serde_json::json;
 
 use super::NAMESPACE;
+use super::story::{Format, ProblemTold, RunResult};
 use crate::cli::{Exit, ExplainSettings, ServeSettings};
 use crate::explain::explain;
 use crate::lint::output::{Colours, Form, Output};
@@ -36,7 +38,10 @@ pub(crate) fn told(
     err: &mut dyn Write,
 ) -> anyhow::Result<Exit> {
     let mut bad_input = |reason: &str| {
-        writeln!(err, "error: {reason}")?;
+        match settings.output {
+            Format::Text => writeln!(err, "error: {reason}")?,
+            Format::Json => failure(out, RunResult::BadInput, reason, &[])?,
+        }
         Ok(Exit::BadInput)
     };
     let (_, event) = match settings.event.read() {
@@ -47,7 +52,11 @@ pub(crate) fn told(
     let found = match repository.config(&event.envelope.scope) {
         Ok(Some(found)) => found,
         Ok(None) => {
-            writeln!(err, "{}", repository.no_config(&event.envelope.scope))?;
+            let reason = repository.no_config(&event.envelope.scope);
+            match settings.output {
+                Format::Text => writeln!(err, "{reason}")?,
+                Format::Json => failure(out, RunResult::NothingMatched, &reason, &[])?,
+            }
             return Ok(Exit::NothingMatched);
         }
         Err(reason) => return bad_input(&reason),
@@ -71,10 +80,36 @@ pub(crate) fn told(
             })
         }
         Err(errors) => {
-            let mut output = Output::new(Form::Text, Colours::Ansi);
             let file = found.path.display().to_string();
-            output.problems(&file, &found.bytes, &errors.problems, err)?;
+            match settings.output {
+                Format::Text => Output::new(Form::Text, Colours::Ansi).problems(
+                    &file,
+                    &found.bytes,
+                    &errors.problems,
+                    err,
+                )?,
+                Format::Json => {
+                    let problems: Vec<ProblemTold> =
+                        errors.problems.iter().map(ProblemTold::from).collect();
+                    let reason = format!("{file} is invalid");
+                    failure(out, RunResult::BadInput, &reason, &problems)?;
+                }
+            }
             Ok(Exit::BadInput)
         }
     }
+}
+
+/// For programs, why there is no explanation.
+fn failure(
+    out: &mut dyn Write,
+    result: RunResult,
+    reason: &str,
+    problems: &[ProblemTold],
+) -> anyhow::Result<()> {
+    let mut told = json!({"result": result, "reason": reason});
+    if !problems.is_empty() {
+        told["problems"] = json!(problems);
+    }
+    writeln!(out, "{told}").context("cannot write the explanation")
 }

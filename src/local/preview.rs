@@ -58,11 +58,11 @@ pub(super) fn preview(
     if !explanation.matches() {
         return Ok(Preview::NoAction);
     }
-    let temporary = std::env::temp_dir();
-    if !temporary.is_dir() {
-        let directory = temporary.display();
+    if let Err(error) = tempfile::tempdir() {
+        let directory = std::env::temp_dir();
         return Ok(Preview::BadInput(format!(
-            "{directory}, where the files of tasks go (TMPDIR), is no directory"
+            "the files of tasks go to {} (TMPDIR), where nothing can be written: {error}",
+            directory.display()
         )));
     }
     let known = settings.secrets();
@@ -95,12 +95,8 @@ fn tell_problems(event: &str, found: &FoundConfig, errors: &ConfigErrors, story:
             event,
             file: &file,
             problem: &ProblemTold {
-                line: problem.place.map(|place| place.line),
-                column: problem.place.map(|place| place.column),
-                path: problem.path.clone(),
-                message: problem.message.clone(),
-                help: problem.help.clone(),
                 text: String::from_utf8_lossy(&text).into_owned(),
+                ..ProblemTold::from(problem)
             },
         });
     }

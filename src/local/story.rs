@@ -110,6 +110,10 @@ impl Story {
             {
                 format!("\n{}", text::of(told))
             }
+            // There is no story that it ends.
+            Format::Text if matches!(told, Told::Ended { .. }) && self.told.load(Relaxed) == 0 => {
+                text::of(told).trim_start().to_owned()
+            }
             Format::Text => text::of(told),
             Format::Json => serde_json::to_string(told)
                 .map(|line| line + "\n")

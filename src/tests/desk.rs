@@ -282,7 +282,10 @@ fn bad_input_is_told_with_the_way_out() {
         report.push(last(&told));
     }
     fs::remove_file(desk.path("event.json")).unwrap();
-    report.push(last(&desk.runs(&[]).1));
+    let (_, told) = desk.runs(&[]);
+    // There is no story before it.
+    assert_eq!(told.lines().count(), 1);
+    report.push(last(&told));
     for flags in [
         &["event.json", "--resources", "no/such"][..],
         &["event.json", "--config", "no/such"],
@@ -299,7 +302,7 @@ fn bad_input_is_told_with_the_way_out() {
     bad input: DESK/event.json: attribute `specversion` is missing, this is no CloudEvent
     bad input: DESK/event.json: line 1: `nonsense` is no request that posts an event, expected one such as `POST http://localhost:8080/ HTTP/1.1`, or a CloudEvent as JSON
     bad input: DESK/event.json: it holds no event
-    bad input: DESK/event.json: No such file or directory (os error 2)
+    bad input: DESK/event.json: no such file
     error: invalid value 'no/such' for '--resources <DIR>': there is no such directory
     error: invalid value 'no/such' for '--config <FILE>': there is no such file
     error: invalid value 'vm' for '--runtime <RUNTIME>'
@@ -521,6 +524,27 @@ fn what_all_tasks_take_together_is_refused_as_by_the_service() {
     assert_eq!(exit, Exit::Errored);
     assert!(told.contains("refused: could not prepare env"), "{told}");
     assert_eq!(desk.runs(&[]).0, RunResult::Errored);
+}
+
+#[test]
+fn programs_are_told_why_there_is_no_explanation() {
+    let desk = Desk::with("apiVersion: v2\nactions: 5\n");
+    let mut report = Vec::new();
+    let mut explained = || {
+        let (exit, out, errors) = desk.explains(&["--output", "json"]);
+        assert_eq!(errors, "");
+        report.push(format!("{exit:?} {out}"));
+    };
+    explained();
+    fs::remove_file(desk.path("job/config.yaml")).unwrap();
+    explained();
+    desk.has("event.json", "{}");
+    explained();
+    assert_snapshot!(report.concat(), @r#"
+    BadInput {"problems":[{"column":10,"line":2,"message":"expected a list","path":"actions"}],"reason":"RESOURCES/job/config.yaml is invalid","result":"badInput"}
+    NothingMatched {"reason":"no job/config.yaml on service, stage or project level; looked for RESOURCES/job/config.yaml, RESOURCES/real/dev/svc/job/config.yaml","result":"nothingMatched"}
+    BadInput {"reason":"DESK/event.json: attribute `specversion` is missing, this is no CloudEvent","result":"badInput"}
+    "#);
 }
 
 #[test]

@@ -40,12 +40,24 @@ impl Present {
     pub(super) fn missing(&self, text: &str) -> Vec<String> {
         let mut missing: Vec<String> = mentioned(text)
             .into_iter()
-            .filter(|path| !self.paths.iter().any(|present| brings(present, path)))
-            .map(|path| path.join("/"))
+            .filter(|mention| !self.brings(&mention.path) && !self.brings(&mention.with_blanks))
+            .map(|mention| mention.path.join("/"))
             .collect();
         missing.dedup();
         missing
     }
+
+    fn brings(&self, path: &[&str]) -> bool {
+        self.paths.iter().any(|present| brings(present, path))
+    }
+}
+
+/// A path behind /keptn, in the two ways to read it.
+struct Mention<'a> {
+    /// As words of a command line.
+    path: Vec<&'a str>,
+    /// To the end of the quotes, or of the text.
+    with_blanks: Vec<&'a str>,
 }
 
 /// Whether an entry is a pattern by its signs, and none by its syntax.
@@ -91,7 +103,7 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Where a text says /keptn, the segments behind it.
-fn mentioned(text: &str) -> Vec<Vec<&str>> {
+fn mentioned(text: &str) -> Vec<Mention<'_>> {
     let mut found = Vec::new();
     for (start, _) in text.match_indices(DIRECTORY) {
         let (before, rest) = (&text[..start], &text[start + DIRECTORY.len()..]);
@@ -115,7 +127,13 @@ fn mentioned(text: &str) -> Vec<Vec<&str>> {
         if path.contains(&"..") {
             continue;
         }
-        found.push(path);
+        let quote = before.chars().next_back();
+        let quote = quote.filter(|last| "\"'`".contains(*last));
+        let closed = quote.and_then(|quote| rest.find(quote));
+        found.push(Mention {
+            path,
+            with_blanks: segments(&rest[..closed.unwrap_or(rest.len())]).collect(),
+        });
     }
     found
 }
@@ -165,6 +183,10 @@ mod tests {
             ("/keptn/x1/y /keptn/x3", &["x[12]"], &["x3"]),
             ("/keptn/x.csv", &["stage:/?.csv"], &[]),
             ("/keptn/d/a.csv", &["d/*["], &["d/a.csv"]),
+            ("cat \"/keptn/a b.csv\" x", &["a b.csv"], &[]),
+            ("/keptn/a b/c (1).csv", &["a b"], &[]),
+            ("cat '/keptn/a b'", &["c"], &["a"]),
+            ("sh -c \"/keptn/a b\"", &["a"], &[]),
         ] {
             assert_eq!(present(uris).missing(text), lost, "{text} {uris:?}");
         }

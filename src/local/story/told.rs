@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::event::Event;
+use crate::job_config::problem::Problem;
 
 /// One thing that happened.
 #[derive(Debug, Serialize)]
@@ -142,6 +143,19 @@ pub(crate) struct ProblemTold {
     pub(crate) help: Option<String>,
     #[serde(skip)]
     pub(crate) text: String,
+}
+
+impl From<&Problem> for ProblemTold {
+    fn from(problem: &Problem) -> Self {
+        Self {
+            line: problem.place.map(|place| place.line),
+            column: problem.place.map(|place| place.column),
+            path: problem.path.clone(),
+            message: problem.message.clone(),
+            help: problem.help.clone(),
+            text: String::new(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
