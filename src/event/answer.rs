@@ -29,6 +29,23 @@ pub(crate) enum Verdict {
     Errored,
 }
 
+impl Verdict {
+    fn status(self) -> &'static str {
+        match self {
+            Self::Succeeded | Self::Warned => "succeeded",
+            Self::Errored => "errored",
+        }
+    }
+
+    pub(crate) fn result(self) -> &'static str {
+        match self {
+            Self::Succeeded => "pass",
+            Self::Warned => "warning",
+            Self::Errored => "fail",
+        }
+    }
+}
+
 /// The part of an answer's data under the name of Keptn's task, such as `data.test`.
 pub(crate) type Section = Map<String, Value>;
 
@@ -46,6 +63,8 @@ pub(crate) struct Answer {
     event_type: String,
     time: Timestamp,
     envelope: Envelope,
+    /// Of `.finished`.
+    verdict: Verdict,
     data: Map<String, Value>,
 }
 
@@ -63,13 +82,9 @@ pub(crate) fn finished(
     frame: Option<TimeFrame>,
 ) -> Answer {
     let mut answer = Answer::new(envelope, "finished", time);
-    let (status, result) = match verdict {
-        Verdict::Succeeded => ("succeeded", "pass"),
-        Verdict::Warned => ("succeeded", "warning"),
-        Verdict::Errored => ("errored", "fail"),
-    };
-    answer.data.insert("status".into(), status.into());
-    answer.data.insert("result".into(), result.into());
+    answer.verdict = verdict;
+    answer.data.insert("status".into(), verdict.status().into());
+    answer.data.insert("result".into(), verdict.result().into());
     answer.data.insert("message".into(), message.into());
     if let Some(TimeFrame { start, end }) = frame
         && envelope.event_type.task() == Some("test")
@@ -123,12 +138,17 @@ impl Answer {
             event_type: envelope.event_type.answered(phase),
             time,
             envelope: envelope.clone(),
+            verdict: Verdict::Succeeded,
             data,
         }
     }
 
     pub(crate) fn event_type(&self) -> &str {
         &self.event_type
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        self.verdict
     }
 
     pub(crate) fn envelope(&self) -> &Envelope {
@@ -150,6 +170,12 @@ impl Answer {
         ] {
             if let Some(value) = value {
                 builder = builder.extension(name, value.as_str());
+            }
+        }
+        if let Some(trace) = &self.envelope.trace {
+            builder = builder.extension("traceparent", trace.traceparent());
+            if let Some(state) = trace.tracestate() {
+                builder = builder.extension("tracestate", state);
             }
         }
         let event = builder
