@@ -238,8 +238,7 @@ impl Service {
             metrics: metrics.clone(),
             under_way,
         });
-        let (of_ready, stopping) = (Arc::clone(&runs), stop.clone());
-        let ready = move || of_ready.is_ready() && !stopping.is_cancelled();
+        let ready = readiness(Arc::clone(&runs), stop.clone(), metrics.clone());
         let max_body_bytes = settings.max_body_bytes as usize;
         let events = Endpoint::new(admission, max_body_bytes, metrics, ready);
         info!(
@@ -330,6 +329,15 @@ async fn rules(
     warn_of_idle_oauth(settings);
     warn_of_this_pod(&settings.resources_for_init_containers());
     Rules::of(settings, namespace, &known)
+}
+
+/// What readiness probes are told.
+fn readiness(runs: Arc<Runs>, stop: CancellationToken, metrics: Metrics) -> impl Fn() -> bool {
+    move || {
+        let ready = runs.is_ready() && !stop.is_cancelled();
+        metrics.ready(ready);
+        ready
+    }
 }
 
 /// Whether all ended in time.
