@@ -105,6 +105,7 @@ impl Desk {
             metrics: Metrics::default(),
             namespace,
             keptn: keptn.transport(),
+            collector: None,
             secrets: settings.secret_values().map(SecretString::from).collect(),
         };
         let stop = CancellationToken::new();

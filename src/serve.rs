@@ -31,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::rules::{Known, Rules};
 use crate::slots::Slots;
 use crate::telemetry;
+use crate::traces::{self, Traces};
 
 /// For one request to the configuration service.
 const RESOURCE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,9 +53,19 @@ pub(crate) struct Outside {
     /// Who this service is to the API server, where it is one of its accounts.
     pub(crate) account: Option<OwnAccount>,
     pub(crate) keptn: Transport,
+    /// To a collector of spans, where there is one.
+    pub(crate) collector: Option<Transport>,
     pub(crate) metrics: Metrics,
     /// Values of Secrets that are known here and are not the service's own.
     pub(crate) secrets: Vec<SecretString>,
+}
+
+/// What is on its way to the collector of spans.
+#[derive(Default)]
+struct Exports {
+    tasks: TaskTracker,
+    /// Nothing more comes.
+    end: CancellationToken,
 }
 
 /// The service, ready to run.
@@ -65,6 +76,8 @@ pub(crate) struct Service {
     connections: TaskTracker,
     admissions: TaskTracker,
     attempts: TaskTracker,
+    /// Of spans.
+    exports: Exports,
     stop: CancellationToken,
     halt: CancellationToken,
 }
@@ -150,9 +163,32 @@ impl Outside {
             account: None,
             keptn: keptn::connecting(settings.access.certificates)
                 .context("cannot make the HTTP client for Keptn")?,
+            collector: match settings.otlp.0 {
+                // Whether Keptn has to prove who it is says nothing of others.
+                Some(_) => Some(
+                    keptn::connecting(Certificates::Verified)
+                        .context("cannot make the HTTP client for spans")?,
+                ),
+                None => None,
+            },
             metrics: Metrics::default(),
             secrets: Vec::new(),
         })
+    }
+
+    fn traces(&self, settings: &ServeSettings, exports: &Exports) -> Traces {
+        let collector = settings.otlp.0.clone();
+        let Some((collector, transport)) = collector.zip(self.collector.clone()) else {
+            return Traces::default();
+        };
+        let here = traces::Here {
+            namespace: self.client.default_namespace().to_owned(),
+            pod: settings.pod_name.clone(),
+        };
+        let http = Http::over(transport, Traces::TIMEOUT);
+        let (traces, export) = Traces::to(collector, &here, http, exports.end.clone());
+        exports.tasks.spawn(export);
+        traces
     }
 }
 
@@ -163,6 +199,8 @@ impl Service {
         outside: Outside,
         stop: CancellationToken,
     ) -> Self {
+        let exports = Exports::default();
+        let traces = outside.traces(settings, &exports);
         let (client, namespace, keptn) = (outside.client, outside.namespace, outside.keptn);
         let over = |timeout| Http::over(keptn.clone(), timeout);
         let rules = rules(
@@ -216,7 +254,7 @@ impl Service {
         let halt = CancellationToken::new();
         let (masks, counts) = (rules.masks, metrics.clone());
         let runs = Arc::new(Runs::new(
-            Executor::new(cluster.clone(), answers, permitted, masks, counts),
+            Executor::new(cluster.clone(), answers, permitted, masks, counts, traces),
             cluster.clone(),
             leadership.clone(),
             Slots::new(settings.max_concurrent_runs as usize),
@@ -255,6 +293,7 @@ impl Service {
             connections: TaskTracker::new(),
             admissions,
             attempts,
+            exports,
             stop,
             halt,
         }
@@ -298,7 +337,9 @@ impl Service {
         }
         let connections = end_of(&self.connections, until).await;
         let admissions = end_of(&self.admissions, until).await;
-        if !(attempts && connections && admissions) {
+        self.exports.end.cancel();
+        let exports = end_of(&self.exports.tasks, until).await;
+        if !(attempts && connections && admissions && exports) {
             warn!("not everything ended in time, stopping all the same");
         }
         Ok(())

@@ -7,6 +7,7 @@ use clap::Args;
 use reqwest::Url;
 
 use super::access::Access;
+use super::otlp::Otlp;
 use super::value::{Discreet, addresses, http_url};
 use crate::cluster::pod_defaults::{ContainerDefaults, JobLabels, PodDefaults};
 use crate::job_config::fields::{Image, ObjectName, Quantity};
@@ -78,6 +79,9 @@ pub(crate) struct ServeSettings {
     /// Port of /metrics; empty for none.
     #[arg(long, env = "ADMIN_PORT", value_name = "ADMIN_PORT", value_parser = port)]
     pub(crate) admin_port: Option<u16>,
+
+    #[command(flatten)]
+    pub(crate) otlp: Otlp,
 
     /// Name of the service's own Pod, from the downward API.
     #[arg(long, env = "POD_NAME", value_name = "POD_NAME", value_parser = pod_name)]
