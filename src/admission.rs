@@ -12,8 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, debug, error, info, info_span, warn};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, debug, error, info, info_span, warn};
 
 use crate::cluster::{Cluster, Sighting};
 use crate::event::Event;
@@ -23,7 +25,7 @@ use crate::job_config::fields::OnFailure;
 use crate::job_config::matching::why_none;
 use crate::job_config::problem::{ConfigErrors, Problem};
 use crate::job_config::reader::{self, CONFIG_URI};
-use crate::job_config::yaml::Span;
+use crate::job_config::yaml;
 use crate::journal::entry::EventOutcome;
 use crate::journal::{Earlier, Journal, RunEnd};
 use crate::keptn::answers::Sent;
@@ -51,18 +53,56 @@ const REMEMBERED: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Admitted {
     /// No work follows from the event.
-    Nothing(String),
+    Nothing(Decision, String),
     /// The run cannot be lost any more, or the answer is out.
-    Accepted(String),
+    Accepted(Decision, String),
     /// A bug; the log has it.
     Panicked,
 }
 
+/// What an admission came to, in words that are no text of a config or an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    Started,
+    NoProject,
+    NoConfig,
+    NoMatch,
+    SeenBefore,
+    /// Keptn has the answer, and the Jobs are gone.
+    AnsweredBefore,
+    /// No task could be run, and Keptn was told so.
+    TasksRefused,
+    /// The config cannot be read or is invalid.
+    BadConfig,
+}
+
+impl Decision {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::NoProject => "no project",
+            Self::NoConfig => "no config",
+            Self::NoMatch => "no match",
+            Self::SeenBefore => "seen before",
+            Self::AnsweredBefore => "answered before",
+            Self::TasksRefused => "tasks refused",
+            Self::BadConfig => "bad config",
+        }
+    }
+}
+
 impl Admitted {
+    fn decision(&self) -> &'static str {
+        match self {
+            Self::Nothing(decision, _) | Self::Accepted(decision, _) => decision.name(),
+            Self::Panicked => "panicked",
+        }
+    }
+
     fn told(&self) -> (EventOutcome, &str) {
         match self {
-            Self::Nothing(reason) => (EventOutcome::Nothing, reason),
-            Self::Accepted(reason) => (EventOutcome::Accepted, reason),
+            Self::Nothing(_, reason) => (EventOutcome::Nothing, reason),
+            Self::Accepted(_, reason) => (EventOutcome::Accepted, reason),
             Self::Panicked => (
                 EventOutcome::Panicked,
                 "a bug of the service, its log has more",
@@ -137,10 +177,12 @@ impl Admission {
     /// `memory` is held for as long as the event is.
     pub(crate) fn admit(
         self: &Arc<Self>,
-        event: Event,
+        mut event: Event,
         memory: Arc<OwnedSemaphorePermit>,
     ) -> watch::Receiver<Option<Admitted>> {
         let id = RunId::of(&event.envelope, &self.installation);
+        let sender = event.envelope.trace.take();
+        event.envelope.trace = id.traced(sender, self.runs.executor.spans_of_runs());
         let mut admissions = lock(&self.under_way.admissions);
         if let Some(admission) = admissions.get(&id) {
             return admission.clone();
@@ -151,21 +193,27 @@ impl Admission {
         let span = info_span!(
             "admission", run = %id, event.id = event.envelope.id,
             event.r#type = %event.envelope.event_type, keptn.context = event.envelope.keptn_context,
+            project = event.envelope.scope.project, stage = event.envelope.scope.stage,
+            service = event.envelope.scope.service, actions = Empty, tasks = Empty,
         );
         let admission = Arc::clone(self);
+        let begun = Instant::now();
         let work = async move {
             let (arrived, envelope) = (Timestamp::now(), event.envelope.clone());
             let decided = AssertUnwindSafe(Box::pin(admission.decide(&id, event, arrived)))
                 .catch_unwind()
                 .await;
-            let decided = decided.unwrap_or_else(|_| {
+            let admitted = decided.unwrap_or_else(|_| {
                 error!("admitting the event panicked");
                 Admitted::Panicked
             });
-            let (outcome, reason) = decided.told();
+            let outcome = admitted.decision();
+            let seconds = begun.elapsed().as_secs_f64();
+            info!(outcome, seconds, "the event is decided");
+            let (outcome, reason) = admitted.told();
             let journal = &admission.journal;
             journal.event(&envelope, &id, outcome, reason, arrived);
-            sender.send_replace(Some(decided));
+            sender.send_replace(Some(admitted));
             lock(&admission.under_way.admissions).remove(&id);
             drop(memory);
         };
@@ -179,6 +227,7 @@ impl Admission {
         }
         if event.envelope.scope.project.is_none() {
             return Admitted::Nothing(
+                Decision::NoProject,
                 "the event has no `data.project`, so it has no config".into(),
             );
         }
@@ -191,10 +240,10 @@ impl Admission {
         let config = match found {
             Ok(Some(config)) => config,
             Ok(None) => {
-                info!("no {CONFIG_URI} on service, stage or project level, nothing to do");
-                return Admitted::Nothing(format!(
-                    "no {CONFIG_URI} on service, stage or project level"
-                ));
+                return Admitted::Nothing(
+                    Decision::NoConfig,
+                    format!("no {CONFIG_URI} on service, stage or project level"),
+                );
             }
             Err(reason) => {
                 let broken = Broken::Unreadable(reason);
@@ -210,9 +259,10 @@ impl Admission {
                     event.envelope.id, event.envelope.event_type
                 );
                 debug!(why, "no action matches");
-                Admitted::Nothing(format!(
-                    "no action of {CONFIG_URI} matches the event: {why}"
-                ))
+                Admitted::Nothing(
+                    Decision::NoMatch,
+                    format!("no action of {CONFIG_URI} matches the event: {why}"),
+                )
             }
             Err(errors) => {
                 let broken = Broken::Invalid(errors);
@@ -271,6 +321,9 @@ impl Admission {
 
     /// Makes the run durable, unless it was there before.
     async fn begin(&self, mut run: Run) -> Admitted {
+        let span = Span::current();
+        span.record("actions", run.actions.len());
+        span.record("tasks", run.task_count());
         for action in &run.actions {
             info!(
                 "Match found for event {} of type {}. Starting k8s job to run action '{}'",
@@ -295,8 +348,8 @@ impl Admission {
                     return seen_before();
                 }
                 Past::Answered => {
-                    info!("Keptn has the answer to this event already, nothing starts");
-                    return Admitted::Nothing("the event was answered before".into());
+                    let decision = Decision::AnsweredBefore;
+                    return Admitted::Nothing(decision, "the event was answered before".into());
                 }
             };
             match self.make_durable(claim, &mut run, started).await {
@@ -348,7 +401,10 @@ impl Admission {
         while let Some(first) = run.first_place() {
             let (task, action) = (first.task.name.clone(), first.action.index);
             match self.runs.begin(claim, run, started).await {
-                Begun::Started => return Ok(Admitted::Accepted("the run is started".into())),
+                Begun::Started => {
+                    let told = "the run is started".into();
+                    return Ok(Admitted::Accepted(Decision::Started, told));
+                }
                 Begun::Before => return Ok(seen_before()),
                 Begun::Undecided(undecided) => return Err(undecided),
                 Begun::Refused(again, refused) => {
@@ -391,6 +447,7 @@ impl Admission {
             self.runs
                 .executor
                 .answer_without_job(
+                    &run.id,
                     &run.event,
                     run.arrived,
                     verdict,
@@ -401,7 +458,8 @@ impl Admission {
         }
         self.journal.run_over(&run.id, RunEnd::ByItself);
         self.remember(&run.id);
-        Admitted::Accepted("no task could be run, Keptn was told why".into())
+        let told = "no task could be run, Keptn was told why".into();
+        Admitted::Accepted(Decision::TasksRefused, told)
     }
 
     /// Answers an event whose config is of no use.
@@ -427,12 +485,13 @@ impl Admission {
         // is shipyard-controller's to answer, and `.finished` would start what waits for its end.
         if event.envelope.event_type.task().is_none() {
             self.error_log.enter(&event.envelope, reason);
-            return Admitted::Nothing(reason.to_owned());
+            return Admitted::Nothing(Decision::BadConfig, reason.to_owned());
         }
         self.journal.problem(id, &event.envelope, arrived, reason);
         self.runs
             .executor
             .answer_without_job(
+                id,
                 &event.envelope,
                 arrived,
                 Verdict::Errored,
@@ -442,7 +501,8 @@ impl Admission {
             .await;
         self.journal.run_over(id, RunEnd::ByItself);
         self.remember(id);
-        Admitted::Accepted(format!("answered as errored: {reason}"))
+        let told = format!("answered as errored: {reason}");
+        Admitted::Accepted(Decision::BadConfig, told)
     }
 
     /// Whether the event has a run already: what the config and the settings say now does not change it.
@@ -467,7 +527,7 @@ impl Admission {
 /// above debug.
 fn places(problems: &[Problem]) -> String {
     let place = |problem: &Problem| {
-        let Span { line, column, .. } = problem.place?;
+        let yaml::Span { line, column, .. } = problem.place?;
         Some(format!("{line}:{column}"))
     };
     let places: Vec<String> = problems.iter().filter_map(place).collect();
@@ -475,7 +535,8 @@ fn places(problems: &[Problem]) -> String {
 }
 
 fn seen_before() -> Admitted {
-    Admitted::Accepted("the event was seen before".into())
+    let told = "the event was seen before".into();
+    Admitted::Accepted(Decision::SeenBefore, told)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

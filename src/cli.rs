@@ -4,6 +4,7 @@
 mod access;
 mod desk;
 pub(crate) mod input;
+mod otlp;
 mod settings;
 mod value;
 
@@ -15,7 +16,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::local::story::RunResult;
-use crate::{init_container, job_config, lint, local, serve};
+use crate::{init_container, job_config, lint, local, serve, telemetry};
 pub(crate) use access::Access;
 pub(crate) use desk::{DeskSettings, DevSettings, ExplainSettings, RunSettings};
 pub(crate) use settings::{InitSettings, LintSettings, ServeSettings, TaskSettings};
@@ -158,7 +159,19 @@ pub fn main() -> ExitCode {
         .ok();
     let command = match command().map(|cli| cli.command) {
         Ok(command) => command,
-        Err(error) => error.exit(),
+        Err(error) => {
+            if error.use_stderr() && is_serve() {
+                let told = error.to_string();
+                let reason = told.split("\n\n").next().unwrap_or(&told);
+                telemetry::fatal(log_format(), reason.trim_start_matches("error: ").trim());
+                return ExitCode::from(Exit::BadInput);
+            }
+            error.exit()
+        }
+    };
+    let format = match &command {
+        Command::Serve(settings) => Some(settings.log_format),
+        _ => None,
     };
     let result = match command {
         Command::Serve(settings) => serve::main(&settings).map(|()| Exit::Succeeded),
@@ -174,10 +187,25 @@ pub fn main() -> ExitCode {
         if is_left_alone(&error) {
             return Exit::Succeeded;
         }
-        eprintln!("error: {error:#}");
+        match format {
+            Some(format) => telemetry::fatal(format, &format!("{error:#}")),
+            None => eprintln!("error: {error:#}"),
+        }
         Exit::Errored
     });
     exit.into()
+}
+
+/// Whether the command is the one that has a log, where the command line is wrong.
+fn is_serve() -> bool {
+    std::env::args()
+        .nth(1)
+        .is_some_and(|command| command == "serve")
+}
+
+fn log_format() -> Option<telemetry::Format> {
+    let format = std::env::var("LOG_FORMAT").ok()?;
+    clap::ValueEnum::from_str(&format, true).ok()
 }
 
 /// Whether nobody reads on, as in `explain … | head`.

@@ -162,8 +162,8 @@ async fn told(
             }
         };
         let (of_event, outcome, reason) = match admitted {
-            Admitted::Nothing(reason) => (StatusCode::OK, Outcome::Nothing, reason),
-            Admitted::Accepted(reason) => (StatusCode::ACCEPTED, Outcome::Accepted, reason),
+            Admitted::Nothing(_, reason) => (StatusCode::OK, Outcome::Nothing, reason),
+            Admitted::Accepted(_, reason) => (StatusCode::ACCEPTED, Outcome::Accepted, reason),
             Admitted::Panicked => {
                 let code = StatusCode::INTERNAL_SERVER_ERROR;
                 (code, Outcome::Panicked, "internal error".into())

@@ -7,12 +7,15 @@
 pub(crate) mod answer;
 pub(crate) mod content_mode;
 pub(crate) mod log_entry;
+pub(crate) mod trace;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use trace::TraceContext;
 
 const TRIGGERED: &str = ".triggered";
 
@@ -40,6 +43,9 @@ pub(crate) struct Envelope {
     pub(crate) scope: EventScope,
     /// `data.labels`; Keptn refuses a whole event whose label is not a string, so all are text.
     pub(crate) labels: BTreeMap<String, String>,
+    /// What the event is part of, and from admission on its run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// Where in Keptn an event belongs. Each part may be missing: not every event is about a service.
@@ -129,6 +135,7 @@ impl Event {
                 service: scope_name(data, "service")?,
             },
             labels: labels(data),
+            trace: trace(&attributes),
         };
         // As in the original: a path to it finds null, not "unknown key".
         attributes
@@ -168,6 +175,13 @@ fn extension(attributes: &Map<String, Value>, name: &str) -> Option<String> {
         Value::Null => None,
         other => Some(other.to_string()),
     }
+}
+
+/// `CloudEvents`' extension for distributed tracing.
+fn trace(attributes: &Map<String, Value>) -> Option<TraceContext> {
+    let parent = extension(attributes, "traceparent")?;
+    let state = extension(attributes, "tracestate");
+    TraceContext::parse(&parent, state.as_deref())
 }
 
 /// Project, stage and service become segments of a URL, so they must be one segment each.

@@ -21,13 +21,14 @@ use crate::event::Envelope;
 use crate::event::answer::{self, Answer, Section, TimeFrame, Verdict};
 use crate::job_config::fields::OnFailure;
 use crate::journal::{Earlier, Journal, Times};
-use crate::keptn::answers::{Answers, Sent};
+use crate::keptn::answers::{Answers, Delivered, Sent};
 use crate::keptn::event_store::Stored;
 use crate::metrics::{Ended, Metrics};
 use crate::policy::Policy;
 use crate::report::{self, ContainerLog, Ending, Masks, TaskReport};
-use crate::run::{Place, Run, RunAction, Work};
+use crate::run::{Place, Run, RunAction, RunId, SpansOfRuns, Work};
 use crate::slots::Turn;
+use crate::traces::{self, AnswerTold, RunTold, TaskTold, Traces};
 
 pub(crate) use runs::{Begun, Claim, Runs};
 use task_result::Results;
@@ -54,6 +55,7 @@ pub(crate) struct Executor {
     masks: Masks,
     metrics: Metrics,
     journal: Journal,
+    traces: Traces,
 }
 
 /// What tasks may be, for those that a run record brings.
@@ -83,6 +85,8 @@ struct Done<'a> {
     on_failure: OnFailure,
     ending: Ending,
     job: Option<(Place<'a>, TaskEnd)>,
+    /// When it began and ended, as its span tells it.
+    time: Option<(Timestamp, Timestamp)>,
     logs: Option<JoinHandle<Vec<ContainerLog>>>,
 }
 
@@ -146,6 +150,7 @@ impl Executor {
         masks: Masks,
         metrics: Metrics,
         journal: Journal,
+        traces: Traces,
     ) -> Self {
         Self {
             cluster,
@@ -154,6 +159,7 @@ impl Executor {
             masks,
             metrics,
             journal,
+            traces,
         }
     }
 
@@ -162,8 +168,9 @@ impl Executor {
             return self.conclude(run, &all_places(run)).await;
         }
         self.journal.run_begins(run, course.earlier());
-        let (started, (done, results)) =
+        let (announced, (done, results)) =
             tokio::join!(self.announce(run, course), self.work(run, turn, course));
+        let tasks = self.tasks_told(&done);
         let ends = done.iter().filter_map(|done| done.job.as_ref()?.1.finished);
         let last_end = ends.max();
         let places = if course.taken_over {
@@ -171,38 +178,49 @@ impl Executor {
         } else {
             done.iter().filter_map(Done::place).collect()
         };
-        match self.finished(run, done, results).await {
-            Some(finished) => {
-                if let Some(started) = started {
-                    tokio::time::sleep_until(started + BETWEEN_ANSWERS).await;
-                }
-                let mark = self.conclude(run, &places);
-                self.answers.deliver(finished, course.finished, mark).await;
-                if let Some(end) = last_end {
-                    self.metrics.answered(end);
-                }
-            }
-            None => self.conclude(run, &places).await,
+        let Some(finished) = self.finished(run, done, results).await else {
+            self.conclude(run, &places).await;
+            let failed = |told: &TaskTold<'_>| matches!(told.result, traces::Result::Failed(_));
+            let verdict = if tasks.iter().any(failed) {
+                Verdict::Errored
+            } else {
+                Verdict::Succeeded
+            };
+            return self.tell(run, verdict, &tasks, &[]);
+        };
+        let mut answers: Vec<AnswerTold> = Vec::new();
+        if let Some((started, told)) = announced {
+            tokio::time::sleep_until(started + BETWEEN_ANSWERS).await;
+            answers.push(told);
         }
-        info!(
-            "Successfully finished processing of event: {}",
-            run.event.id
-        );
+        let verdict = finished.verdict();
+        let event_type = finished.event_type().to_owned();
+        let mark = async |delivered| {
+            self.conclude(run, &places).await;
+            // No orderly shutdown comes between the mark and this.
+            answers.push(told(event_type, delivered));
+            self.tell(run, verdict, &tasks, &answers);
+        };
+        self.answers.deliver(finished, course.finished, mark).await;
+        if let Some(end) = last_end {
+            self.metrics.answered(end);
+        }
     }
 
     /// Sends `.started` while the first task already works; tells when Keptn took it.
-    async fn announce(&self, run: &Run, course: &Course) -> Option<Instant> {
+    async fn announce(&self, run: &Run, course: &Course) -> Option<(Instant, AnswerTold)> {
         if !run.is_answered() || course.started == Sent::Yes {
             return None;
         }
         let started = answer::started(&run.event, run.arrived);
-        let mark = async {
+        let event_type = started.event_type().to_owned();
+        let mark = async |_| {
             if let Some(first) = run.first_place() {
                 self.cluster.mark_started(first).await;
             }
         };
-        self.answers.deliver(started, course.started, mark).await;
-        Some(Instant::now())
+        let delivered = self.answers.deliver(started, course.started, mark).await;
+        Some((Instant::now(), told(event_type, delivered)))
     }
 
     /// One task after the other. An action ends with its first task that fails, but for those that always
@@ -271,6 +289,7 @@ impl Executor {
 
     /// With what the task says for the answer.
     async fn task<'a>(&self, place: Place<'a>, course: &Course) -> (Done<'a>, Section) {
+        let begins = Timestamp::now();
         // Admission created the first Job, which made the run durable, and this run's earlier life
         // those that follow.
         if !course.has_reached(place)
@@ -284,6 +303,7 @@ impl Executor {
             return (done, Section::new());
         }
         let end = self.cluster.end(place).await;
+        let time = time_of(&end, begins.max(place.run.arrived), course);
         self.cluster.mark_ended(place, &end).await;
         let succeeded = end.ending == Ending::Succeeded;
         info!(job = place.job_name(), succeeded, "the task ended");
@@ -304,6 +324,7 @@ impl Executor {
             on_failure: place.task.on_failure,
             ending,
             job: Some((place, end)),
+            time: Some(time),
             logs,
         };
         (done, result)
@@ -391,30 +412,100 @@ impl Executor {
         let room = self.answers.room_for_message(&answer);
         let answer = answer.with_message(report::shortened(&message, room));
         let sent = Sent::Perhaps(Instant::now());
-        let mark = self.conclude(run, &places);
+        let event_type = answer.event_type().to_owned();
+        let mark = async |delivered| {
+            self.conclude(run, &places).await;
+            self.tell(run, Verdict::Errored, &[], &[told(event_type, delivered)]);
+        };
         self.answers.deliver(answer, sent, mark).await;
+    }
+
+    /// Whether runs become spans.
+    pub(crate) fn spans_of_runs(&self) -> SpansOfRuns {
+        self.traces.of_runs()
+    }
+
+    fn tasks_told<'a>(&self, done: &[Done<'a>]) -> Vec<TaskTold<'a>> {
+        let told = |done: &Done<'a>| {
+            let (place, end) = done.job.as_ref()?;
+            let (began, ended) = done.time?;
+            Some(TaskTold {
+                place: *place,
+                pod: end.pod.as_ref().map(|(name, _)| name.clone()),
+                began,
+                ended,
+                result: match (&done.ending, done.on_failure) {
+                    (Ending::Succeeded, _) => traces::Result::Succeeded,
+                    (Ending::Failed(reason), OnFailure::Warn) => {
+                        traces::Result::Warned(self.masks.text(reason))
+                    }
+                    (Ending::Failed(reason), OnFailure::Fail) => {
+                        traces::Result::Failed(self.masks.text(reason))
+                    }
+                },
+            })
+        };
+        done.iter().filter_map(told).collect()
+    }
+
+    /// Tells of a run that is over.
+    fn tell(&self, run: &Run, verdict: Verdict, tasks: &[TaskTold<'_>], answers: &[AnswerTold]) {
+        let failed = tasks.iter().filter(|told| told.result.is_failure()).count();
+        let lasted = Timestamp::now().duration_since(run.arrived);
+        info!(
+            result = verdict.result(),
+            tasks = tasks.len(),
+            failed,
+            attempts = answers.iter().map(|told| told.attempts).sum::<u32>(),
+            seconds = lasted.as_secs_f64(),
+            "Successfully finished processing of event: {}",
+            run.event.id
+        );
+        self.traces.run_is_over(&RunTold {
+            id: &run.id,
+            event: &run.event,
+            arrived: run.arrived,
+            over: Timestamp::now(),
+            verdict,
+            tasks,
+            answers,
+        });
     }
 
     /// Answers an event for which no Job could be made. Returns when Keptn took both answers, since
     /// nothing in the cluster remembers them. Whoever tried before did so until `then`.
     pub(crate) async fn answer_without_job(
         &self,
+        run: &RunId,
         event: &Envelope,
         arrived: Timestamp,
         verdict: Verdict,
         message: &str,
         then: Instant,
     ) {
-        let nothing = || std::future::ready(());
         let sent = Sent::Perhaps(then);
         let started = answer::started(event, arrived);
-        self.answers.deliver(started, sent, nothing()).await;
+        let started_type = started.event_type().to_owned();
+        let delivered = self.answers.deliver(started, sent, async |_| {}).await;
+        let started = told(started_type, delivered);
         tokio::time::sleep(BETWEEN_ANSWERS).await;
         let answer = answer::finished(event, arrived, verdict, "", None);
         let room = self.answers.room_for_message(&answer);
         let message = report::shortened(message, room);
         let finished = answer.with_message(message);
-        self.answers.deliver(finished, sent, nothing()).await;
+        let finished_type = finished.event_type().to_owned();
+        let note = async |delivered| {
+            self.traces.run_is_over(&RunTold {
+                id: run,
+                event,
+                arrived,
+                over: Timestamp::now(),
+                verdict,
+                tasks: &[],
+                answers: &[started, told(finished_type, delivered)],
+            });
+        };
+        self.answers.deliver(finished, sent, note).await;
     }
 
     /// Whether Keptn heard that work for this event began.
@@ -427,6 +518,27 @@ impl Executor {
         let finished = answer::finished(event, arrived, Verdict::Succeeded, "", None);
         self.answers.stored(&finished).await
     }
+}
+
+fn told(event_type: String, delivered: Delivered) -> AnswerTold {
+    AnswerTold {
+        event_type,
+        attempts: delivered.attempts,
+        began: delivered.began,
+        ended: delivered.ended,
+    }
+}
+
+/// When the task of a Job began and ended. What the cluster says has seconds only, and is what is left after
+/// an earlier process.
+fn time_of(end: &TaskEnd, begins: Timestamp, course: &Course) -> (Timestamp, Timestamp) {
+    let seen = Timestamp::now();
+    if !course.taken_over {
+        return (begins, seen);
+    }
+    let created = end.pod.as_ref().and_then(|(_, pod)| pod.created);
+    let began = created.or(end.started).unwrap_or(begins);
+    (began, end.finished.unwrap_or(seen))
 }
 
 /// All tasks, also those that have no Job, where nothing can be marked.
@@ -456,6 +568,7 @@ impl<'a> Done<'a> {
             on_failure: OnFailure::Fail,
             ending: Ending::Failed(reason),
             job: None,
+            time: None,
             logs: None,
         }
     }

@@ -27,9 +27,9 @@
 //! 1. `event`, `job_config`, `policy`, `resolve`, `run`, `report`, `explain` and the modules below `lint` do
 //!    no I/O, are not async, and name neither kube, axum nor reqwest.
 //! 2. Only `cluster` names Kubernetes (and `job_config::pod_parts` some of its types, as data), only `keptn`
-//!    sends HTTP requests, only `endpoint` and `admin` answer them; and `local`, which is the other side of all
-//!    three. `cli` and `serve` see all, to wire them. Nothing of the service knows `local`.
-//! 3. Calls go one way: endpoint → admission → executor → cluster, keptn.
+//!    and `traces` send HTTP requests, only `endpoint` and `admin` answer them; and `local`, which is the other
+//!    side of all three. `cli` and `serve` see all, to wire them. Nothing of the service knows `local`.
+//! 3. Calls go one way: endpoint → admission → executor → cluster, keptn, traces.
 //! 4. 202 is answered only for what a crash in the next instruction cannot lose.
 //! 5. Every step of `executor` may run twice. An answer that may have been sent is not sent before Keptn's
 //!    event store was asked for it.
@@ -68,6 +68,7 @@ mod journal;
 mod metrics;
 mod telemetry;
 mod terminal;
+mod traces;
 
 mod explain;
 mod lint;

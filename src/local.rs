@@ -113,6 +113,7 @@ impl Desk {
             namespace,
             keptn: keptn.transport(),
             store_lag: STORE_LAG,
+            collector: None,
             secrets: settings.secret_values().map(SecretString::from).collect(),
         };
         let stop = CancellationToken::new();

@@ -64,6 +64,14 @@ pub(crate) enum Watched {
 }
 
 impl Outcome {
+    const ALL: [Self; 5] = [
+        Self::Accepted,
+        Self::Nothing,
+        Self::Late,
+        Self::Invalid,
+        Self::Panicked,
+    ];
+
     fn name(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
@@ -76,6 +84,8 @@ impl Outcome {
 }
 
 impl Ended {
+    const ALL: [Self; 3] = [Self::Succeeded, Self::Warned, Self::Failed];
+
     fn name(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
@@ -86,6 +96,8 @@ impl Ended {
 }
 
 impl Fetched {
+    const ALL: [Self; 3] = [Self::Found, Self::Absent, Self::Failed];
+
     fn name(self) -> &'static str {
         match self {
             Self::Found => "found",
@@ -96,6 +108,8 @@ impl Fetched {
 }
 
 impl Delivery {
+    const ALL: [Self; 2] = [Self::Taken, Self::Refused];
+
     fn name(self) -> &'static str {
         match self {
             Self::Taken => "taken",
@@ -105,6 +119,8 @@ impl Delivery {
 }
 
 impl Watched {
+    const ALL: [Self; 2] = [Self::Jobs, Self::Pods];
+
     fn name(self) -> &'static str {
         match self {
             Self::Jobs => "jobs",
@@ -124,6 +140,7 @@ pub(crate) struct Metrics(Arc<All>);
 
 struct All {
     registry: Registry,
+    ready: Gauge,
     events: Count,
     runs: Gauge,
     tasks: Count,
@@ -140,6 +157,12 @@ struct All {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("job_executor");
+        let ready = Gauge::default();
+        registry.register(
+            "ready",
+            "Whether events are taken, as the last probe was answered: 1 or 0",
+            ready.clone(),
+        );
         let events = Count::default();
         registry.register("events", "Events by what became of them", events.clone());
         let runs = Gauge::default();
@@ -188,8 +211,23 @@ impl Default for Metrics {
             "Watches that failed and were begun anew",
             watches.clone(),
         );
+        // What has not happened yet is 0: a rate begins with the first time, and an alert sees that one.
+        for (of, outcomes) in [
+            (&events, Outcome::ALL.map(Outcome::name).as_slice()),
+            (&tasks, &Ended::ALL.map(Ended::name)),
+            (&configs, &Fetched::ALL.map(Fetched::name)),
+            (&deliveries, &Delivery::ALL.map(Delivery::name)),
+        ] {
+            for outcome in outcomes {
+                drop(of.get_or_create(&[("outcome", *outcome)]));
+            }
+        }
+        for watched in Watched::ALL {
+            drop(watches.get_or_create(&[("resource", watched.name())]));
+        }
         Self(Arc::new(All {
             registry,
+            ready,
             events,
             runs,
             tasks,
@@ -213,6 +251,10 @@ impl Drop for RunInFlight {
 }
 
 impl Metrics {
+    pub(crate) fn ready(&self, ready: bool) {
+        self.0.ready.set(i64::from(ready));
+    }
+
     pub(crate) fn event(&self, outcome: Outcome) {
         count(&self.0.events, outcome.name());
     }

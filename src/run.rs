@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha3::{Digest, Sha3_224};
 
 use crate::event::Envelope;
+use crate::event::trace::{Span, SpanId, TraceContext, TraceId};
 use crate::job_config::fields::{
     EnvFrom, ImagePullPolicy, KeyRef, ObjectName, OnFailure, Quantity, Resources, Retries,
     SecurityContext,
@@ -29,6 +30,17 @@ const MAX_RECORD_BYTES: usize = 224 << 10;
 
 /// What a record may inflate to: as many environment variables as a Job can hold, and more.
 const MAX_INFLATED_BYTES: usize = 8 << 20;
+
+/// The part of a run that is all of it.
+const RUN: &str = "run";
+
+/// Whether runs are recorded as spans. Where they are not, they are no part of a trace: a span that nobody
+/// ever sees would cut it in two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SpansOfRuns {
+    None,
+    Recorded,
+}
 
 /// Names a run: the same for every delivery of an event, different for any other event.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,6 +60,32 @@ impl RunId {
         let mut digits = hash(text.as_bytes());
         digits.truncate(Self::DIGITS);
         Self(digits)
+    }
+
+    /// Of a trace that begins with the run.
+    fn trace_id(&self) -> TraceId {
+        TraceId::of_hash(&hash(format!("trace\n{self}").as_bytes()))
+    }
+
+    /// Of the run, or of a part of it: the same in every process.
+    pub(crate) fn span_id(&self, part: &str) -> SpanId {
+        SpanId::of_hash(&hash(format!("span\n{self}\n{part}").as_bytes()))
+    }
+
+    /// Where the run is in a trace, if it is in one.
+    pub(crate) fn traced(
+        &self,
+        sender: Option<TraceContext>,
+        spans: SpansOfRuns,
+    ) -> Option<TraceContext> {
+        match (sender, spans) {
+            (sender, SpansOfRuns::None) => sender,
+            (Some(sender), SpansOfRuns::Recorded) => Some(sender.with_run(self.span_id(RUN))),
+            (None, SpansOfRuns::Recorded) => {
+                let trace = TraceContext::beginning(self.trace_id(), self.span_id(RUN));
+                Some(trace)
+            }
+        }
     }
 
     /// As it was written to a label of a Job.
@@ -204,6 +242,21 @@ impl Place<'_> {
         job_name(&self.run.id, self.action_ordinal, self.task_index)
     }
 
+    /// Of the task's span.
+    pub(crate) fn span_id(&self) -> SpanId {
+        self.run.id.span_id(&self.job_name())
+    }
+
+    /// For what the task does: `traceparent` and `tracestate`.
+    pub(crate) fn trace(&self) -> Option<(String, Option<&str>)> {
+        let trace = self.run.event.trace.as_ref()?;
+        let span = match trace.span {
+            Span::Sender(id) => id,
+            Span::Run { .. } => self.span_id(),
+        };
+        Some((trace.traceparent_of(span), trace.tracestate()))
+    }
+
     /// The Job that exists for as long as the run does.
     pub(crate) fn is_first(&self) -> bool {
         self.action_ordinal == 0 && self.task_index == 0
@@ -322,6 +375,7 @@ pub(crate) mod tests {
                 service: Some("svc".into()),
             },
             labels: BTreeMap::from([("k".into(), "v".into())]),
+            trace: None,
         }
     }
 
@@ -394,6 +448,7 @@ pub(crate) mod tests {
         let files: Vec<String> = task.files.iter().map(ToString::to_string).collect();
         assert_eq!(files, ["/locust/basic.py", "/"]);
         assert_eq!((task.namespace.as_ref(), u8::from(task.retries)), (None, 0));
+        assert_eq!(run.event.trace, None);
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::metrics::Metrics;
 use crate::rules::{Known, Rules};
 use crate::slots::Slots;
 use crate::telemetry;
+use crate::traces::{self, Traces};
 
 /// For one request to the configuration service.
 const RESOURCE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,9 +58,19 @@ pub(crate) struct Outside {
     pub(crate) keptn: Transport,
     /// How long after it was sent an event may be missing from Keptn's store.
     pub(crate) store_lag: Duration,
+    /// To a collector of spans, where there is one.
+    pub(crate) collector: Option<Transport>,
     pub(crate) metrics: Metrics,
     /// Values of Secrets that are known here and are not the service's own.
     pub(crate) secrets: Vec<SecretString>,
+}
+
+/// What is on its way to the collector of spans.
+#[derive(Default)]
+struct Exports {
+    tasks: TaskTracker,
+    /// Nothing more comes.
+    end: CancellationToken,
 }
 
 /// The service, ready to run.
@@ -71,6 +82,8 @@ pub(crate) struct Service {
     connections: TaskTracker,
     admissions: TaskTracker,
     attempts: TaskTracker,
+    /// Of spans.
+    exports: Exports,
     stop: CancellationToken,
     halt: CancellationToken,
 }
@@ -160,9 +173,32 @@ impl Outside {
             keptn: keptn::connecting(settings.access.certificates)
                 .context("cannot make the HTTP client for Keptn")?,
             store_lag: LAG,
+            collector: match settings.otlp.0 {
+                // Whether Keptn has to prove who it is says nothing of others.
+                Some(_) => Some(
+                    keptn::connecting(Certificates::Verified)
+                        .context("cannot make the HTTP client for spans")?,
+                ),
+                None => None,
+            },
             metrics: Metrics::default(),
             secrets: Vec::new(),
         })
+    }
+
+    fn traces(&self, settings: &ServeSettings, exports: &Exports) -> Traces {
+        let collector = settings.otlp.0.clone();
+        let Some((collector, transport)) = collector.zip(self.collector.clone()) else {
+            return Traces::default();
+        };
+        let here = traces::Here {
+            namespace: self.client.default_namespace().to_owned(),
+            pod: settings.pod_name.clone(),
+        };
+        let http = Http::over(transport, Traces::TIMEOUT);
+        let (traces, export) = Traces::to(collector, &here, http, exports.end.clone());
+        exports.tasks.spawn(export);
+        traces
     }
 }
 
@@ -173,6 +209,8 @@ impl Service {
         outside: Outside,
         stop: CancellationToken,
     ) -> Self {
+        let exports = Exports::default();
+        let traces = outside.traces(settings, &exports);
         let (client, namespace, keptn) = (outside.client, outside.namespace, outside.keptn);
         let rules = rules(
             settings,
@@ -233,6 +271,7 @@ impl Service {
                 masks,
                 counts,
                 journal.clone(),
+                traces,
             ),
             cluster.clone(),
             leadership.clone(),
@@ -256,8 +295,7 @@ impl Service {
             journal: journal.clone(),
             under_way,
         });
-        let (of_ready, stopping) = (Arc::clone(&runs), stop.clone());
-        let ready = move || of_ready.is_ready() && !stopping.is_cancelled();
+        let ready = readiness(Arc::clone(&runs), stop.clone(), metrics.clone());
         let max_body_bytes = settings.max_body_bytes as usize;
         let events = Endpoint::new(admission, max_body_bytes, metrics, journal, ready);
         tell_of_start(settings, &namespace);
@@ -269,6 +307,7 @@ impl Service {
             connections: TaskTracker::new(),
             admissions,
             attempts,
+            exports,
             stop,
             halt,
         }
@@ -317,7 +356,9 @@ impl Service {
         }
         let connections = end_of(&self.connections, until).await;
         let admissions = end_of(&self.admissions, until).await;
-        if !(attempts && connections && admissions) {
+        self.exports.end.cancel();
+        let exports = end_of(&self.exports.tasks, until).await;
+        if !(attempts && connections && admissions && exports) {
             warn!("not everything ended in time, stopping all the same");
         }
         Ok(())
@@ -409,6 +450,15 @@ fn tell_of_start(settings: &ServeSettings, namespace: &str) {
         version = env!("CARGO_PKG_VERSION"),
         "Starting job-executor-service..."
     );
+}
+
+/// What readiness probes are told.
+fn readiness(runs: Arc<Runs>, stop: CancellationToken, metrics: Metrics) -> impl Fn() -> bool {
+    move || {
+        let ready = runs.is_ready() && !stop.is_cancelled();
+        metrics.ready(ready);
+        ready
+    }
 }
 
 /// Whether all ended in time.

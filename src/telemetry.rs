@@ -1,8 +1,17 @@
 //! Log output: JSON for machines, text on a terminal.
 
+mod lines;
+
 use std::io::IsTerminal;
 
+use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::JsonFields;
+use tracing_subscriber::util::SubscriberInitExt;
+
+pub(crate) use lines::Lines;
+use lines::{now, object};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
@@ -31,29 +40,72 @@ pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
+        let told = cause.to_string();
+        // Some say what their cause is themselves.
+        if !text.ends_with(&told) {
+            text.push_str(&format!(": {told}"));
+        }
         source = cause.source();
     }
     text
 }
 
+impl Format {
+    /// What was asked for, or what suits whoever reads standard error.
+    fn or_by_terminal(format: Option<Self>) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        format.unwrap_or(if terminal { Self::Text } else { Self::Json })
+    }
+}
+
 /// Starts logging to standard error.
 pub(crate) fn start(directives: &str, format: Option<Format>) {
     let terminal = std::io::stderr().is_terminal();
-    let format = format.unwrap_or(if terminal { Format::Text } else { Format::Json });
-    let filter = EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none());
-    // A second start, as in tests, changes nothing.
-    match format {
-        Format::Text => builder.try_init().ok(),
-        Format::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_span_list(false)
-            .try_init()
-            .ok(),
+    let lines = match Format::or_by_terminal(format) {
+        Format::Json => Lines::Json,
+        Format::Text if terminal => Lines::Terminal,
+        Format::Text => Lines::Text,
     };
+    let filter = EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = terminal && std::env::var_os("NO_COLOR").is_none();
+    // A second start, as in tests, changes nothing.
+    subscriber(filter, lines, colours, std::io::stderr)
+        .try_init()
+        .ok();
+}
+
+pub(crate) fn subscriber<W>(
+    filter: EnvFilter,
+    lines: Lines,
+    colours: bool,
+    writer: W,
+) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(colours)
+        .fmt_fields(JsonFields::new())
+        .event_format(lines)
+        .finish()
+}
+
+/// Tells why the process ends, in the form that whoever reads its log expects.
+pub(crate) fn fatal(format: Option<Format>, reason: &str) {
+    match Format::or_by_terminal(format) {
+        Format::Text => eprintln!("error: {reason}"),
+        Format::Json => {
+            let fields = [
+                ("timestamp", now()),
+                ("level", "ERROR".into()),
+                ("message", reason.into()),
+            ];
+            eprintln!(
+                "{}",
+                object(fields.iter().map(|(name, value)| (*name, value)))
+            );
+        }
+    }
 }

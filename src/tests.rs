@@ -9,6 +9,7 @@
 mod addresses;
 mod beyond;
 mod certificates;
+mod collector;
 mod configs;
 mod deploy;
 mod desk;
@@ -21,6 +22,7 @@ mod fuzz;
 mod init_container;
 mod keptn;
 mod kubernetes;
+mod logs;
 mod metrics;
 mod oauth;
 mod page;
@@ -32,6 +34,7 @@ mod recovery;
 mod replicas;
 mod schedules;
 mod sequence;
+mod traces;
 mod wire;
 
 use std::net::SocketAddr;
@@ -230,6 +233,7 @@ impl Process {
             namespace: "keptn".into(),
             identity: Identity::of_this_process("keptn", Some(pod)),
             keptn: keptn.transport(&wire),
+            collector: Some(keptn.collector.transport()),
             secrets: Vec::new(),
         };
         cluster.has_pod(pod);

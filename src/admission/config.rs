@@ -68,7 +68,7 @@ async fn on(
         let error = error_chain(error);
         warn!(
             error,
-            retry_in_ms = pause.as_millis(),
+            retry_in_seconds = pause.as_secs_f64(),
             "{CONFIG_URI} could not be read"
         );
         *last_error.lock().unwrap_or_else(PoisonError::into_inner) = error;

@@ -9,6 +9,7 @@ use reqwest::Url;
 
 use super::access::Access;
 use super::input;
+use super::otlp::Otlp;
 use super::settings::{ServeSettings, TaskSettings, port};
 use super::value::{Discreet, addresses};
 use crate::admin::Audience;
@@ -312,6 +313,7 @@ impl ServeSettings {
             init_container_configuration_service_api_endpoint: None,
             keptn_api_endpoint: None,
             access: Access::open(),
+            otlp: Otlp::default(),
             keptn_event_endpoint,
             max_answer_bytes: Self::MAX_ANSWER_BYTES,
             max_concurrent_runs: Self::MAX_CONCURRENT_RUNS,

@@ -7,6 +7,7 @@ use clap::Args;
 use reqwest::Url;
 
 use super::access::Access;
+use super::otlp::Otlp;
 use super::value::{Discreet, addresses, http_url};
 use crate::admin::Audience;
 use crate::cluster::pod_defaults::{ContainerDefaults, JobLabels, PodDefaults};
@@ -89,6 +90,8 @@ pub(crate) struct ServeSettings {
         default_value = "local"
     )]
     pub(crate) admin_page: Audience,
+    #[command(flatten)]
+    pub(crate) otlp: Otlp,
 
     /// Name of the service's own Pod, from the downward API.
     #[arg(long, env = "POD_NAME", value_name = "POD_NAME", value_parser = pod_name)]

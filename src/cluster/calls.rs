@@ -6,6 +6,8 @@ use backon::{ExponentialBuilder, Retryable};
 use tokio::time::timeout;
 use tracing::warn;
 
+use crate::telemetry::error_chain;
+
 /// For one call; the API server answers in milliseconds or is in trouble.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -85,7 +87,12 @@ where
         )
         .when(|error| !is_final(error))
         .notify(|error, pause| {
-            warn!(verb, name, %error, retry_in_ms = pause.as_millis(), "the Kubernetes API call failed");
+            let retry_in_seconds = pause.as_secs_f64();
+            let error = error_chain(error);
+            warn!(
+                verb,
+                name, error, retry_in_seconds, "the Kubernetes API call failed"
+            );
         })
         .await
 }

@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use super::calls::{Failed, call};
 use super::watch::{Interruption, Pauses};
 use crate::run::RunId;
+use crate::telemetry::error_chain;
 use step::{CHALLENGE, Known, Step, TAKE_OVER_AFTER, View};
 
 /// The watch is asked for anew after this many seconds: a connection that died without a word is noticed
@@ -323,7 +324,11 @@ impl Leadership {
                     matches!(phase.as_deref(), Some("Failed" | "Succeeded"))
                 }
                 Err(error) => {
-                    warn!(pod = name, %error, "the Lease's holder cannot be looked for");
+                    warn!(
+                        pod = name,
+                        error = error_chain(&error),
+                        "the Lease's holder cannot be looked for"
+                    );
                     false
                 }
             },
@@ -379,7 +384,11 @@ impl Leadership {
         for _ in 0..RELEASE_ATTEMPTS {
             match self.try_release().await {
                 Ok(()) => return,
-                Err(error) => warn!(lease = self.name, %error, "the Lease could not be given back"),
+                Err(error) => warn!(
+                    lease = self.name,
+                    error = error_chain(&error),
+                    "the Lease could not be given back"
+                ),
             }
         }
     }

@@ -10,6 +10,7 @@ use tracing::debug;
 
 use super::outcome::{ContainerSeen, ContainerState, PodSeen};
 use crate::report::{ContainerLog, Ending, Extract, LogText, Masks};
+use crate::telemetry::error_chain;
 
 /// For one container: the answer waits for it.
 const LOG_TIMEOUT: Duration = Duration::from_secs(15);
@@ -83,7 +84,10 @@ async fn read_container(
                     (reason, true)
                 }
                 Ok(Err(error)) => {
-                    debug!(%error, pod, container, "the log could not be read");
+                    debug!(
+                        error = error_chain(&error),
+                        pod, container, "the log could not be read"
+                    );
                     let is_final = is_final(&error) || attempt == ATTEMPTS;
                     (told(error), is_final)
                 }

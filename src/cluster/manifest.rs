@@ -56,6 +56,9 @@ pub(crate) struct SecretKey {
     pub(crate) key: String,
 }
 
+const TRACEPARENT: &str = "TRACEPARENT";
+const TRACESTATE: &str = "TRACESTATE";
+
 /// Whether the Job may run at once, or waits for its run's turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
@@ -151,7 +154,7 @@ fn pod(place: Place<'_>, job_name: &str, settings: &JobSettings) -> PodSpec {
         command: unless_empty(&task.cmd),
         args: unless_empty(&task.args),
         working_dir: task.working_dir.clone(),
-        env: Some(variables(task)),
+        env: Some(trace_variables(place).chain(variables(task)).collect()),
         env_from: Some(sources(task)).filter(|sources| !sources.is_empty()),
         resources: resources(&task.resources),
         security_context: Some(security_context(task, settings)),
@@ -259,7 +262,7 @@ fn variable_in_secret(name: &str, SecretKey { secret, key }: &SecretKey) -> EnvV
 }
 
 /// What the kubelet fills in comes first: texts see it as `$(X)`.
-fn variables(task: &RunTask) -> Vec<EnvVar> {
+fn variables(task: &RunTask) -> impl Iterator<Item = EnvVar> {
     let keys = task.keys.iter().map(|KeyVariable { name, key }| EnvVar {
         name: name.clone(),
         value_from: Some(key_source(key)),
@@ -267,7 +270,26 @@ fn variables(task: &RunTask) -> Vec<EnvVar> {
     });
     let texts = task.env.iter();
     keys.chain(texts.map(|variable| variable_of(&variable.name, variable.value.clone())))
-        .collect()
+}
+
+/// By the names that OpenTelemetry has for them. A state belongs to its parent: a task that says itself what
+/// it is part of gets neither.
+fn trace_variables(place: Place<'_>) -> impl Iterator<Item = EnvVar> {
+    let has_own = has_variable(place.task, TRACEPARENT);
+    let trace = place.trace().filter(|_| !has_own);
+    let (parent, state) = trace.unzip();
+    let state = state
+        .flatten()
+        .filter(|_| !has_variable(place.task, TRACESTATE));
+    let parent = parent.map(|parent| variable_of(TRACEPARENT, parent));
+    let state = state.map(|state| variable_of(TRACESTATE, escaped(state)));
+    parent.into_iter().chain(state)
+}
+
+fn has_variable(task: &RunTask, name: &str) -> bool {
+    let mut texts = task.env.iter().map(|variable| &variable.name);
+    let mut keys = task.keys.iter().map(|variable| &variable.name);
+    texts.any(|text| text == name) || keys.any(|key| key == name)
 }
 
 fn key_source(KeyRef { of, key, optional }: &KeyRef) -> EnvVarSource {

@@ -11,6 +11,8 @@ use serde_json::Value;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use crate::telemetry::error_chain;
+
 use super::calls::{Failed, call, retried};
 use super::found::Sighting;
 use super::outcome::{Aftermath, JobSeen, Limits, TaskEnd};
@@ -178,7 +180,11 @@ impl Namespace {
         let list = || async { call(self.pods.list(&pods)).await };
         match retried("list Pods of", job, Failed::is_verdict, list).await {
             Ok(pods) => self.watch.learned_pods(&pods.items),
-            Err(error) => warn!(job, %error, "the Job's Pods cannot be listed"),
+            Err(error) => warn!(
+                job,
+                error = error_chain(&error),
+                "the Job's Pods cannot be listed"
+            ),
         }
     }
 
@@ -193,7 +199,7 @@ impl Namespace {
                 job,
                 "the Job was deleted meanwhile, nothing is left to mark"
             ),
-            Err(error) => error!(job, %error, "the Job cannot be marked"),
+            Err(error) => error!(job, error = error_chain(&error), "the Job cannot be marked"),
         }
     }
 }

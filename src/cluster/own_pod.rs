@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::calls::{Failed, call, retried};
 use crate::policy::secrets_of_volume;
+use crate::telemetry::error_chain;
 
 /// The container of this service in deploy/service.yaml; the other one is Keptn's distributor.
 const CONTAINER: &str = "job-executor-service";
@@ -63,7 +64,8 @@ impl OwnPod {
             Ok(pod) => Self::of(&pod),
             Err(error) => {
                 warn!(
-                    pod = name, %error,
+                    pod = name,
+                    error = error_chain(&error),
                     "the service's own Pod (POD_NAME) cannot be read, so INIT_CONTAINER_IMAGE has no default"
                 );
                 Self::default()

@@ -35,6 +35,23 @@ pub(crate) enum Verdict {
     Errored,
 }
 
+impl Verdict {
+    fn status(self) -> &'static str {
+        match self {
+            Self::Succeeded | Self::Warned => "succeeded",
+            Self::Errored => "errored",
+        }
+    }
+
+    pub(crate) fn result(self) -> &'static str {
+        match self {
+            Self::Succeeded => "pass",
+            Self::Warned => "warning",
+            Self::Errored => "fail",
+        }
+    }
+}
+
 /// The part of an answer's data under the name of Keptn's task, such as `data.test`.
 pub(crate) type Section = Map<String, Value>;
 
@@ -52,6 +69,8 @@ pub(crate) struct Answer {
     event_type: String,
     time: Timestamp,
     envelope: Envelope,
+    /// Of `.finished`.
+    verdict: Verdict,
     data: Map<String, Value>,
 }
 
@@ -69,13 +88,9 @@ pub(crate) fn finished(
     frame: Option<TimeFrame>,
 ) -> Answer {
     let mut answer = Answer::new(envelope, FINISHED, time);
-    let (status, result) = match verdict {
-        Verdict::Succeeded => ("succeeded", "pass"),
-        Verdict::Warned => ("succeeded", "warning"),
-        Verdict::Errored => ("errored", "fail"),
-    };
-    answer.data.insert("status".into(), status.into());
-    answer.data.insert("result".into(), result.into());
+    answer.verdict = verdict;
+    answer.data.insert("status".into(), verdict.status().into());
+    answer.data.insert("result".into(), verdict.result().into());
     answer.data.insert("message".into(), message.into());
     if let Some(TimeFrame { start, end }) = frame
         && envelope.event_type.task() == Some("test")
@@ -138,6 +153,7 @@ impl Answer {
             event_type: event_type(envelope, phase),
             time,
             envelope: envelope.clone(),
+            verdict: Verdict::Succeeded,
             data,
         }
     }
@@ -148,6 +164,10 @@ impl Answer {
 
     pub(crate) fn event_type(&self) -> &str {
         &self.event_type
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        self.verdict
     }
 
     pub(crate) fn envelope(&self) -> &Envelope {
@@ -169,6 +189,12 @@ impl Answer {
         ] {
             if let Some(value) = value {
                 builder = builder.extension(name, value.as_str());
+            }
+        }
+        if let Some(trace) = &self.envelope.trace {
+            builder = builder.extension("traceparent", trace.traceparent());
+            if let Some(state) = trace.tracestate() {
+                builder = builder.extension("tracestate", state);
             }
         }
         let event = builder

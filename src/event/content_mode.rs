@@ -7,11 +7,12 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::trace::TraceContext;
 use super::{Event, InvalidEvent};
 
 /// Each event of one request, good or bad.
@@ -26,8 +27,32 @@ pub(crate) enum DecodeError {
     Invalid(#[from] InvalidEvent),
 }
 
-/// Decodes the body of a request.
+/// Decodes the body of a request. An event that does not say what trace it is part of is of the request's.
 pub(crate) fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Events, DecodeError> {
+    let mut events = events(headers, body)?;
+    for event in events.iter_mut().flatten() {
+        let trace = &mut event.envelope.trace;
+        *trace = trace.take().or_else(|| trace_of_request(headers));
+    }
+    Ok(events)
+}
+
+fn trace_of_request(headers: &HeaderMap) -> Option<TraceContext> {
+    // Several cannot be told apart; a state may be spread over several.
+    let mut parents = headers.get_all("traceparent").iter();
+    let parent = parents.next()?.to_str().ok()?;
+    if parents.next().is_some() {
+        return None;
+    }
+    let states = headers.get_all("tracestate").iter();
+    let states: Result<Vec<&str>, _> = states.map(HeaderValue::to_str).collect();
+    TraceContext::parse(
+        parent,
+        states.ok().map(|states| states.join(",")).as_deref(),
+    )
+}
+
+fn events(headers: &HeaderMap, body: &[u8]) -> Result<Events, DecodeError> {
     let content_type = headers
         .get(CONTENT_TYPE)
         .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
@@ -402,6 +427,57 @@ mod tests {
         attribute `ext` is a number that is no 64-bit integer, expected a string, a boolean or an integer
         `data.project` is 5, expected a string
         `data.service` is "../x", expected a name without slashes and control characters
+        "#);
+    }
+
+    #[test]
+    fn a_trace_context_is_read_of_the_event_or_else_of_the_request() {
+        const OF_EVENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        const OF_REQUEST: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+        let structured = |extensions: &str, headers: &[(&'static str, &'static str)]| {
+            let body = MINIMAL.replace('}', &format!("{extensions}}}"));
+            one(&[STRUCTURED, headers].concat(), &body)
+        };
+        let binary = |headers: &[(&'static str, &'static str)]| {
+            let event = [
+                ("ce-specversion", "1.0"),
+                ("ce-id", "1"),
+                ("ce-source", "s"),
+                ("ce-type", "t"),
+            ];
+            one(&[&event, headers].concat(), "")
+        };
+        let extensions = |parent: &str| format!(r#","traceparent":"{parent}","tracestate":"a=1""#);
+        let rows = [
+            structured("", &[]),
+            structured(&extensions(OF_EVENT), &[("traceparent", OF_REQUEST)]),
+            structured(
+                &extensions("x"),
+                &[("traceparent", OF_REQUEST), ("tracestate", "b=2")],
+            ),
+            structured(&extensions(""), &[]),
+            structured(r#","traceparent":5"#, &[]),
+            structured("", &[("traceparent", "y"), ("tracestate", "b=2")]),
+            binary(&[("ce-traceparent", OF_EVENT), ("ce-tracestate", "a=1")]),
+            binary(&[
+                ("ce-traceparent", "z"),
+                ("traceparent", OF_REQUEST),
+                ("tracestate", "?"),
+            ]),
+        ];
+        let told = rows.map(|event| match event.unwrap().envelope.trace {
+            None => "none".to_owned(),
+            Some(trace) => format!("{} {:?}", trace.traceparent(), trace.tracestate()),
+        });
+        assert_snapshot!(told.join("\n"), @r#"
+        none
+        00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 Some("a=1")
+        00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00 Some("b=2")
+        none
+        none
+        none
+        00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 Some("a=1")
+        00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00 None
         "#);
     }
 

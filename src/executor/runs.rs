@@ -299,7 +299,8 @@ impl Runs {
         claim.executes();
         let span = info_span!(
             parent: None, "run", run = %run.id, event.id = run.event.id, event.r#type = %run.event.event_type,
-            keptn.context = run.event.keptn_context,
+            keptn.context = run.event.keptn_context, project = run.event.scope.project,
+            stage = run.event.scope.stage, service = run.event.scope.service,
         );
         let runs = Arc::clone(self);
         let work = async move {

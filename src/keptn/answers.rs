@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request, StatusCode, Url};
 use tokio::sync::watch;
@@ -56,6 +57,14 @@ pub(crate) enum Sent {
     /// is gone. A second one would hang a sequence of Keptn from 0.14 on.
     Perhaps(Instant),
     Yes,
+}
+
+/// An answer that Keptn took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Delivered {
+    pub(crate) attempts: u32,
+    pub(crate) began: Timestamp,
+    pub(crate) ended: Timestamp,
 }
 
 /// Why an answer was not taken.
@@ -121,13 +130,14 @@ impl Answers {
 
     /// Returns when the answer was taken; during a shutdown, never: the next process sends it. `then`
     /// notes the delivery: no orderly shutdown comes between the two.
-    pub(crate) async fn deliver(
+    pub(crate) async fn deliver<F: Future<Output = ()>>(
         &self,
         answer: Answer,
         mut sent: Sent,
-        then: impl Future<Output = ()>,
-    ) {
-        tokio::pin!(then);
+        then: impl FnOnce(Delivered) -> F,
+    ) -> Delivered {
+        let mut then = Some(then);
+        let (began, mut attempts) = (Timestamp::now(), 0);
         let event_type = answer.event_type();
         let mut pause = FIRST_PAUSE;
         let mut shortened = None;
@@ -141,6 +151,7 @@ impl Answers {
             if self.stopping.is_cancelled() {
                 std::future::pending::<()>().await;
             }
+            attempts += 1;
             let attempt = async {
                 let attempt = self.attempt(shortened.as_ref().unwrap_or(&answer), sent);
                 let result = attempt.await;
@@ -148,11 +159,19 @@ impl Answers {
                 let told = told.map_err(|failed| failed.reason.as_str());
                 self.journal.attempt(answer.id(), told);
                 result?;
-                then.as_mut().await;
-                Ok::<_, NotTaken>(())
+                let delivered = Delivered {
+                    attempts,
+                    began,
+                    ended: Timestamp::now(),
+                };
+                if let Some(then) = then.take() {
+                    then(delivered).await;
+                }
+                Ok::<_, NotTaken>(delivered)
             };
-            let Err(failed) = self.attempts.track_future(attempt).await else {
-                return;
+            let failed = match self.attempts.track_future(attempt).await {
+                Ok(delivered) => return delivered,
+                Err(failed) => failed,
             };
             if failed.may_have_arrived {
                 sent = Sent::Perhaps(Instant::now());
@@ -173,7 +192,7 @@ impl Answers {
             warn!(
                 event.r#type = event_type,
                 reason = failed.reason,
-                retry_in_ms = pause.as_millis(),
+                retry_in_seconds = pause.as_secs_f64(),
                 "the event could not be sent to Keptn"
             );
             tokio::select! {

@@ -187,9 +187,18 @@ fn the_policies_allow_what_is_needed_and_no_cloud_metadata() {
             "{what} at {address} port {port}"
         );
     }
+    // Whoever collects metrics comes in from another namespace, to them only.
+    let let_in = service.ingress.as_deref().unwrap();
+    assert_eq!(
+        serde_json::to_value(let_in).unwrap(),
+        json!([{
+            "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+            "ports": [{"protocol": "TCP", "port": "admin"}],
+        }])
+    );
+    assert!(jobs.ingress.is_none());
     for policy in [service, jobs] {
         assert_eq!(policy.policy_types.unwrap(), ["Ingress", "Egress"]);
-        assert!(policy.ingress.is_none());
         let dns = policy.egress.unwrap().remove(0).ports.unwrap();
         let protocols: BTreeSet<String> =
             dns.into_iter().filter_map(|port| port.protocol).collect();
@@ -245,6 +254,32 @@ fn the_service_knows_every_variable_that_it_is_given() {
     let known = cli::serve_variables();
     let unknown: Vec<&String> = given.difference(&known).collect();
     assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+#[test]
+fn the_metrics_are_where_the_annotations_say() {
+    let deployment: Deployment = only(SERVICE, "Deployment", "job-executor-service");
+    let template = deployment.spec.unwrap().template;
+    let annotations = template.metadata.unwrap().annotations.unwrap();
+    let container = template.spec.unwrap().containers.remove(0);
+    let variables = container.env.unwrap();
+    let variable = variables.iter().find(|of| of.name == "ADMIN_PORT").unwrap();
+    let port = variable.value.as_ref().unwrap();
+    assert_eq!(annotations["prometheus.io/scrape"], "true");
+    assert_eq!(&annotations["prometheus.io/port"], port);
+    assert_eq!(annotations["prometheus.io/path"], "/metrics");
+    let ports = container.ports.unwrap();
+    let admin = ports.iter().find(|of| of.name.as_deref() == Some("admin"));
+    assert_eq!(admin.unwrap().container_port.to_string(), *port);
+    assert_eq!(values()["adminPort"].to_string(), *port);
+}
+
+#[test]
+fn the_alerts_of_the_chart_are_those_of_the_file() {
+    assert_eq!(
+        chart("files/alerts.yaml"),
+        include_str!("../../deploy/alerts.yaml")
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::cli;
 use crate::event::content_mode::decode;
 use crate::explain::explain;
 use crate::local::explain::rules;
+use crate::telemetry::{self, Lines};
 
 /// Each is in a place of its own, and begins so that it is found.
 const MARK: &str = "m4rk";
@@ -32,14 +33,15 @@ impl io::Write for Log {
 }
 
 /// What is logged at this level while the scenario runs, on all threads that are its own.
-fn logged(level: &str, scenario: impl Future<Output = ()>) -> String {
+pub(super) fn logged(level: &str, scenario: impl Future<Output = ()>) -> String {
+    logged_as(Lines::Text, level, scenario)
+}
+
+pub(super) fn logged_as(lines: Lines, level: &str, scenario: impl Future<Output = ()>) -> String {
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(level))
-        .with_writer(move || writer.clone())
-        .with_ansi(false)
-        .finish();
+    let writer = move || writer.clone();
+    let subscriber = telemetry::subscriber(EnvFilter::new(level), lines, false, writer);
     let dispatch = Dispatch::new(subscriber);
     let of_threads = dispatch.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -22,6 +22,7 @@ use tower::service_fn;
 use tower::util::BoxCloneSyncService;
 
 use super::Transcript;
+use super::collector::Collector;
 use super::wire::{Lost, Wire};
 use crate::keptn::{SendError, Transport};
 use crate::local::keptn as embedded;
@@ -41,6 +42,8 @@ const PROJECT: &str = "real";
 pub(super) struct Keptn {
     embedded: embedded::Keptn,
     files: Arc<TempDir>,
+    /// Of spans, beside it.
+    pub(super) collector: Collector,
     state: Arc<Mutex<Model>>,
     sent: watch::Sender<usize>,
     logged: watch::Sender<usize>,
@@ -134,6 +137,7 @@ impl Keptn {
         Self {
             embedded: embedded::Keptn::new(repository, STORE_LAG, recipient),
             files: Arc::new(files),
+            collector: Collector::default(),
             state: Arc::default(),
             sent,
             logged: watch::Sender::new(0),

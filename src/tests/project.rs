@@ -78,7 +78,7 @@ fn the_invariants_of_the_modules_hold() {
             refuse(&["cluster", "local", "serve"], &["k8s_openapi"]);
         }
         refuse(
-            &["keptn", "cli", "serve", "init_container", "local"],
+            &["keptn", "traces", "cli", "serve", "init_container", "local"],
             &["reqwest"],
         );
         refuse(&["admin", "endpoint", "local"], &["axum::"]);
@@ -90,6 +90,7 @@ fn the_invariants_of_the_modules_hold() {
             "cluster/outcome",
             "executor/task_result",
             "init_container/chosen",
+            "traces/spans",
         ];
         if is_in(module, &pure) || pages.contains(&module.as_str()) {
             refuse(
@@ -107,7 +108,7 @@ fn the_invariants_of_the_modules_hold() {
         if module.starts_with("lint/") {
             refuse(&[], &["async ", "tokio", "std::fs", "stdin", "stdout"]);
         }
-        if is_in(module, &["cluster", "keptn"]) {
+        if is_in(module, &["cluster", "keptn", "traces"]) {
             refuse(
                 &[],
                 &["crate::executor", "crate::admission", "crate::endpoint"],

@@ -18,6 +18,10 @@ ALLOWED_SECRETS: {{ join "," $jobs.allowedSecrets | quote }}
 ALLOWED_VOLUMES: {{ join "," $jobs.allowedVolumes | quote }}
 ALLOW_PRIVILEGED_JOBS: {{ $jobs.allowPrivilegedJobs | quote }}
 TASK_DEADLINE_SECONDS: {{ int64 $jobs.taskDeadlineSeconds | quote }}
+{{- with .Values.otlp.endpoint }}
+OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
+OTEL_SERVICE_NAME: {{ $.Values.otlp.serviceName | default (include "job-executor-service.fullname" $) | quote }}
+{{- end }}
 {{- if include "job-executor-service.remote" . }}
 {{ include "job-executor-service.gateway" . }}
 {{- end }}
@@ -74,7 +78,7 @@ PUBSUB_URL: {{ include "job-executor-service.natsUrl" . | quote }}
 {{/* Environment variables of the settings `chart`, over which those of `user` win. */}}
 {{- define "job-executor-service.env" -}}
 {{- range $name, $value := mergeOverwrite (fromYaml .chart) .user }}
-{{- if has $name (list "KEPTN_API_TOKEN" "OAUTH_CLIENT_SECRET" "POD_NAME" "JOB_NAMESPACE" "K8S_NAMESPACE" "K8S_POD_NAME" "K8S_NODE_NAME") }}
+{{- if has $name (list "ADMIN_PORT" "OTEL_EXPORTER_OTLP_HEADERS" "KEPTN_API_TOKEN" "OAUTH_CLIENT_SECRET" "POD_NAME" "JOB_NAMESPACE" "K8S_NAMESPACE" "K8S_POD_NAME" "K8S_NODE_NAME") }}
 {{- fail (printf "settings: %s is set by the chart" $name) }}
 {{- end }}
 {{- if ne (toString $value) "" }}
@@ -118,5 +122,8 @@ job-defaultSecurityContext.json: {{ $context | quote }}
 {{- end }}
 {{- with $jobs.labels }}
 job-labels.yaml: {{ toYaml . | quote }}
+{{- end }}
+{{- with .Values.logMasks }}
+log-masks.txt: {{ join "\n" . | quote }}
 {{- end }}
 {{- end }}

@@ -196,16 +196,21 @@ fn the_chart_deploys_what_the_manifest_deploys() {
 fn the_policies_of_the_chart_are_those_of_the_manifest() {
     let enabled = "--set=networkPolicy.ingress.enabled=true,networkPolicy.egress.enabled=true,\
         jobConfig.networkPolicy.enabled=true";
+    let let_in = r#"--set-json=networkPolicy.ingress.adminFrom=[{"namespaceSelector":
+        {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]"#;
     let spec = |objects: &BTreeMap<String, Value>, name: &str| {
         let object = &objects[&format!("NetworkPolicy job-executor-service{name}")];
         object["spec"].clone()
     };
     let manifest = documents(include_str!("../../../deploy/network-policies.yaml"));
     let [service, jobs] = [0, 1].map(|index| manifest[index]["spec"].clone());
-    let objects = rendered(&[enabled]).unwrap();
+    let objects = rendered(&[enabled, let_in]).unwrap();
     assert_eq!(spec(&objects, "-jobs"), jobs);
     assert_eq!(spec(&objects, "-egress")["egress"], service["egress"]);
     assert_eq!(spec(&objects, "-ingress")["ingress"], service["ingress"]);
+
+    let closed = rendered(&[enabled]).unwrap();
+    assert!(spec(&closed, "-ingress")["ingress"].is_null());
 
     // All of them, each in the network that it is in.
     let blocked = "--set=jobConfig.networkPolicy.blockCIDRs={10.0.0.0/8,172.16.0.0/12,fc00::/7},\
@@ -217,6 +222,61 @@ fn the_policies_of_the_chart_are_those_of_the_manifest() {
         {"ipBlock": {"cidr": "::/0", "except": ["fc00::/7"]}},
     ]);
     assert_eq!(*world, expected);
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn the_chart_brings_what_observes_the_service() {
+    let flags = [
+        "--set=podMonitor.enabled=true,podMonitor.labels.team=a,prometheusRule.enabled=true,adminPort=9999",
+        "--set=otlp.endpoint=http://collector.monitoring:4318,otlp.existingSecret=otlp",
+        "--set=networkPolicy.egress.enabled=true",
+        r#"--set-json=logMasks=["(?i)password=(?<secret>\\S+)","x"]"#,
+    ];
+    let objects = rendered(&flags).unwrap();
+    let monitor = &objects["PodMonitor job-executor-service"];
+    assert_eq!(monitor["metadata"]["labels"]["team"], "a");
+    let endpoint = json!({"port": "admin", "path": "/metrics", "interval": "30s"});
+    assert_eq!(monitor["spec"]["podMetricsEndpoints"], json!([endpoint]));
+    let alerts = &documents(include_str!("../../../deploy/alerts.yaml"))[0];
+    assert_eq!(
+        objects["PrometheusRule job-executor-service"]["spec"],
+        *alerts
+    );
+    let deployment = &objects["Deployment job-executor-service"];
+    let template = &deployment["spec"]["template"];
+    assert!(template["metadata"]["annotations"]["prometheus.io/scrape"].is_null());
+    assert_eq!(
+        template["spec"]["containers"][0]["ports"][1]["containerPort"],
+        9999
+    );
+    let service = variables(deployment, 0);
+    assert_eq!(service["ADMIN_PORT"], "9999");
+    assert_eq!(
+        service["OTEL_EXPORTER_OTLP_ENDPOINT"],
+        "http://collector.monitoring:4318"
+    );
+    assert_eq!(service["OTEL_SERVICE_NAME"], "job-executor-service");
+    let headers = template["spec"]["containers"][0]["env"]
+        .as_array()
+        .unwrap()
+        .iter();
+    let mut headers = headers.filter(|of| of["name"] == "OTEL_EXPORTER_OTLP_HEADERS");
+    let reference = json!({"name": "otlp", "key": "headers"});
+    assert_eq!(
+        headers.next().unwrap()["valueFrom"]["secretKeyRef"],
+        reference
+    );
+    let egress = &objects["NetworkPolicy job-executor-service-egress"]["spec"]["egress"];
+    assert!(egress.to_string().contains("4318"));
+    let files = &objects["ConfigMap job-executor-service-config"]["data"];
+    assert_eq!(files["log-masks.txt"], "(?i)password=(?<secret>\\S+)\nx");
+
+    let objects = rendered(&["--set=adminPort=0"]).unwrap();
+    let deployment = &objects["Deployment job-executor-service"];
+    assert!(!variables(deployment, 0).contains_key("ADMIN_PORT"));
+    let annotations = &deployment["spec"]["template"]["metadata"]["annotations"];
+    assert!(annotations["prometheus.io/scrape"].is_null());
 }
 
 #[test]
