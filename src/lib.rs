@@ -19,12 +19,14 @@
 //!
 //! Read `executor` first. Then follow an event through the modules in the order below.
 //!
+//! `journal` hears of all that happens, and `admin` shows it; nothing that is executed depends on them.
+//!
 //! `local` has a Kubernetes and a Keptn in this process, on which the same service runs at a desk and in the
 //! tests. `explain` tells of an event what admission would decide, `lint` of a config what its reader does.
 //!
 //! # Invariants
 //!
-//! 1. `event`, `job_config`, `policy`, `resolve`, `run`, `report`, `explain` and the modules below `lint` do
+//! 1. `event`, `job_config`, `policy`, `resolve`, `run`, `report`, `journal`, `explain` and the modules below `lint` do
 //!    no I/O, are not async, and name neither kube, axum nor reqwest.
 //! 2. Only `cluster` names Kubernetes (and `job_config::pod_parts` some of its types, as data), only `keptn`
 //!    and `traces` send HTTP requests, only `endpoint` and `admin` answer them; and `local`, which is the other

@@ -1,16 +1,17 @@
 //! Wires the service together: settings → clients → executor → endpoint; signals and the way out.
 
+mod to_keptn;
+mod words;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
 use kube::Client;
-use reqwest::Url;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,16 +19,13 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Memory, Page, Sight, Window};
 use crate::admission::{Admission, UnderWay};
-use crate::cli::{ServeSettings, TaskSettings};
+use crate::cli::ServeSettings;
 use crate::cluster::{self, Cluster, Identity, Leadership, OwnAccount, OwnPod};
 use crate::endpoint::{self, Endpoint, Router};
 use crate::executor::{Executor, Permitted, Runs};
 use crate::journal::Journal;
-use crate::keptn::addresses::{Addresses, Origin};
-use crate::keptn::answers::Answers;
 use crate::keptn::credentials::Credentials;
-use crate::keptn::error_log::{ErrorLog, Here};
-use crate::keptn::event_store::{EventStore, LAG};
+use crate::keptn::event_store::LAG;
 use crate::keptn::resources::Resources;
 use crate::keptn::{self, Certificates, Http, Transport};
 use crate::metrics::Metrics;
@@ -35,6 +33,7 @@ use crate::rules::{Known, Rules};
 use crate::slots::Slots;
 use crate::telemetry;
 use crate::traces::{self, Traces};
+use to_keptn::ToKeptn;
 
 /// For one request to the configuration service.
 const RESOURCE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -242,16 +241,7 @@ impl Service {
             policy: rules.policy.clone(),
             account: rules.defaults.service_account.clone(),
         };
-        let others = rules.policy.namespaces.iter().cloned();
-        let cluster = Cluster::new(
-            client,
-            namespace.clone(),
-            others,
-            rules.jobs,
-            metrics.clone(),
-            rules.graces,
-            outside.clock,
-        );
+        let cluster = cluster(client, &namespace, &rules, &metrics, outside.clock);
         let halt = CancellationToken::new();
         let window = Window::new(Sight {
             journal: journal.clone(),
@@ -298,7 +288,7 @@ impl Service {
         let ready = readiness(Arc::clone(&runs), stop.clone(), metrics.clone());
         let max_body_bytes = settings.max_body_bytes as usize;
         let events = Endpoint::new(admission, max_body_bytes, metrics, journal, ready);
-        tell_of_start(settings, &namespace);
+        words::tell_of_start(settings, &namespace);
         Self {
             runs,
             leadership,
@@ -365,55 +355,22 @@ impl Service {
     }
 }
 
-/// What events to Keptn are sent with.
-struct ToKeptn<'a> {
-    transport: &'a Transport,
-    endpoint: &'a Url,
-    attempts: &'a TaskTracker,
-    stop: &'a CancellationToken,
-    /// From when the store takes an event until it tells of it.
-    store_lag: Duration,
-}
-
-impl ToKeptn<'_> {
-    fn over(&self, timeout: Duration) -> Http {
-        Http::over(self.transport.clone(), timeout)
-    }
-
-    fn answers(
-        &self,
-        settings: &ServeSettings,
-        doubt: watch::Receiver<Option<Instant>>,
-    ) -> Answers {
-        Answers::new(
-            self.over(Answers::TIMEOUT),
-            self.endpoint.clone(),
-            EventStore::new(
-                self.over(EventStore::TIMEOUT),
-                self.endpoint,
-                self.store_lag,
-            ),
-            settings.max_answer_bytes as usize,
-            self.attempts.clone(),
-            self.stop.clone(),
-            doubt,
-        )
-    }
-
-    fn error_log(&self, settings: &ServeSettings, own_namespace: &str) -> ErrorLog {
-        let here = Here {
-            namespace: own_namespace.to_owned(),
-            pod: settings.pod_name.clone(),
-        };
-        let (http, endpoint) = (self.over(ErrorLog::TIMEOUT), self.endpoint.clone());
-        ErrorLog::new(
-            http,
-            endpoint,
-            here,
-            self.attempts.clone(),
-            self.stop.clone(),
-        )
-    }
+fn cluster(
+    client: Client,
+    namespace: &str,
+    rules: &Rules,
+    metrics: &Metrics,
+    clock: fn() -> Timestamp,
+) -> Cluster {
+    Cluster::new(
+        client,
+        namespace.to_owned(),
+        rules.policy.namespaces.iter().cloned(),
+        rules.jobs.clone(),
+        metrics.clone(),
+        rules.graces,
+        clock,
+    )
 }
 
 /// What holds for the tasks of every event, with what the log has to say of it.
@@ -434,22 +391,8 @@ async fn rules(
         account,
         secrets,
     };
-    warn_of_settings(&settings.tasks);
-    warn_of_what_is_unknown(&known);
-    warn_of_certificates(settings.access.certificates);
-    warn_of_idle_oauth(settings);
-    warn_of_this_pod(&settings.resources_for_init_containers());
+    words::warn(settings, &known);
     Rules::of(settings, namespace, &known)
-}
-
-fn tell_of_start(settings: &ServeSettings, namespace: &str) {
-    info!(
-        port = settings.rcv_port,
-        path = settings.rcv_path,
-        namespace,
-        version = env!("CARGO_PKG_VERSION"),
-        "Starting job-executor-service..."
-    );
 }
 
 /// What readiness probes are told.
@@ -465,60 +408,6 @@ fn readiness(runs: Arc<Runs>, stop: CancellationToken, metrics: Metrics) -> impl
 async fn end_of(tracker: &TaskTracker, until: Instant) -> bool {
     tracker.close();
     timeout_at(until, tracker.wait()).await.is_ok()
-}
-
-/// In the original's words.
-fn warn_of_settings(settings: &TaskSettings) {
-    if settings.allow_privileged_jobs {
-        warn!("Privileged job workloads are allowed!");
-    }
-    if settings.default_job_service_account.is_none() {
-        warn!(
-            "No default service account for jobs configured: using kubernetes default service account!"
-        );
-    }
-    if settings.allowed_image_list.is_empty() {
-        info!("Found empty allowlist for images, all images are allowed!");
-    }
-}
-
-/// What cannot be refused to tasks, where this service is an account of a cluster.
-fn warn_of_what_is_unknown(known: &Known) {
-    if known.account.is_some() && known.pod == OwnPod::default() {
-        warn!(
-            "the service does not know its own Pod (POD_NAME, and the permission to get pods), so it refuses \
-             tasks only the Secret KEPTN_API_TOKEN_SECRET and not the others that its Pod uses"
-        );
-    }
-}
-
-fn warn_of_certificates(certificates: Certificates) {
-    match certificates {
-        Certificates::Verified => {}
-        Certificates::Unverified => warn!(
-            "HTTP_SSL_VERIFY is false: whoever is in the way to Keptn can read and change what is sent, \
-             credentials too"
-        ),
-    }
-}
-
-fn warn_of_idle_oauth(settings: &ServeSettings) {
-    if settings.access.oauth.is_some() && settings.resources().origin() == Origin::Default {
-        warn!(
-            "OAuth is not used: neither CONFIGURATION_SERVICE nor KEPTN_API_ENDPOINT says where Keptn is, and \
-             inside of its cluster it asks for nothing"
-        );
-    }
-}
-
-fn warn_of_this_pod(of_init_containers: &Addresses) {
-    if of_init_containers.is_inside_of_the_pod() {
-        warn!(
-            url = %of_init_containers,
-            "init containers cannot reach this address, tasks with `files` will fail: set \
-             KEPTN_API_ENDPOINT or INIT_CONTAINER_CONFIGURATION_SERVICE_API_ENDPOINT"
-        );
-    }
 }
 
 /// The first signal starts the way out, the second one ends the process at once.

@@ -59,6 +59,7 @@ fn the_invariants_of_the_modules_hold() {
         "resolve",
         "run",
         "report",
+        "journal",
         "explain",
     ];
     let mut broken = Vec::new();
@@ -84,6 +85,9 @@ fn the_invariants_of_the_modules_hold() {
         refuse(&["admin", "endpoint", "local"], &["axum::"]);
         refuse(&["cli", "local"], &["crate::local"]);
         let pages = [
+            "admin/page",
+            "admin/page/bars",
+            "admin/page/words",
             "cluster/found",
             "cluster/manifest",
             "cluster/names",
