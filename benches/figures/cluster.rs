@@ -21,6 +21,8 @@ use crate::figures::PATIENCE;
 use crate::proxy::Proxy;
 
 const ACCOUNT: &str = "job-executor-service";
+/// Label of namespaces: the process that made them.
+const PROCESS: &str = "bench.example.com/process";
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// Requests under way at once, where there are thousands.
@@ -55,7 +57,8 @@ impl Stage {
     pub(crate) async fn new(name: &str) -> anyhow::Result<Self> {
         let client = client().await?;
         let namespace = format!("bench-{name}-{}", std::process::id());
-        let object = json!({"metadata": {"name": namespace}});
+        let labels = json!({PROCESS: std::process::id().to_string()});
+        let object = json!({"metadata": {"name": namespace, "labels": labels}});
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let object = serde_json::from_value(object)?;
         namespaces.create(&PostParams::default(), &object).await?;
@@ -223,6 +226,17 @@ impl Stage {
             .await
             .with_context(|| format!("namespace `{name}` does not go"))?
     }
+}
+
+/// Leaves every namespace that a measurement which was broken off has left behind.
+pub(crate) async fn clear() -> anyhow::Result<()> {
+    let namespaces: Api<Namespace> = Api::all(client().await?);
+    let mine = ListParams::default().labels(&format!("{PROCESS}={}", std::process::id()));
+    for namespace in namespaces.list_metadata(&mine).await?.items {
+        let name = namespace.name_any();
+        namespaces.delete(&name, &DeleteParams::default()).await?;
+    }
+    Ok(())
 }
 
 async fn first_node(client: &Client) -> anyhow::Result<String> {

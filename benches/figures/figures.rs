@@ -81,8 +81,8 @@ pub(crate) const FIGURES: &[Figure] = &[
     },
     Figure {
         name: burst::NAME,
-        least: Scale::Quick,
-        measure: |scale| burst::measure(scale).boxed_local(),
+        least: Scale::Full,
+        measure: |_| burst::measure().boxed_local(),
     },
     Figure {
         name: in_flight::NAME,

@@ -33,6 +33,7 @@ mod table;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Parser;
 
 use figures::{FIGURES, Scale};
@@ -63,7 +64,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         .iter()
         .find(|name| !known.contains(&name.as_str()))
     {
-        anyhow::bail!(
+        bail!(
             "there is no figure `{name}`, there are {}",
             known.join(", ")
         );
@@ -80,12 +81,33 @@ async fn main() -> anyhow::Result<ExitCode> {
     } else {
         Scale::Full
     };
+    let measured = tokio::select! {
+        rows = measure(&arguments.names, scale) => rows,
+        // What was stopped or started is so no more when the measurement is dropped.
+        signal = tokio::signal::ctrl_c() => signal.map_err(Into::into).and_then(|()| bail!("interrupted")),
+    };
+    if measured.is_err() {
+        cluster::clear().await?;
+    }
+    let rows = measured?;
+    println!("\n{}", table::markdown(&rows));
+    if let Some(path) = &arguments.write {
+        document::write(path, &rows).await?;
+        println!("written to {}", path.display());
+    }
+    Ok(match scale {
+        Scale::Quick => guards(&rows),
+        Scale::Full => ExitCode::SUCCESS,
+    })
+}
+
+async fn measure(names: &[String], scale: Scale) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for figure in FIGURES {
-        let is_chosen = if arguments.names.is_empty() {
+        let is_chosen = if names.is_empty() {
             figure.is_part_of(scale)
         } else {
-            arguments.names.iter().any(|name| name == figure.name)
+            names.iter().any(|name| name == figure.name)
         };
         if !is_chosen {
             continue;
@@ -97,15 +119,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         }
         rows.extend(measured);
     }
-    println!("\n{}", table::markdown(&rows));
-    if let Some(path) = &arguments.write {
-        document::write(path, &rows).await?;
-        println!("written to {}", path.display());
-    }
-    Ok(match scale {
-        Scale::Quick => guards(&rows),
-        Scale::Full => ExitCode::SUCCESS,
-    })
+    Ok(rows)
 }
 
 /// A target that is missed is for people to read; a guard that is broken ends the build.
