@@ -1,0 +1,90 @@
+//! Thousands of events at once: how many Jobs a second the service makes of them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use futures::future::try_join_all;
+use k8s_openapi::api::batch::v1::Job;
+use kube::ResourceExt;
+use kube::api::ListParams;
+
+use super::{PARKED, SETTLED, keptn};
+use crate::cluster::{AT_ONCE, NoKubelet, Stage, copy_of};
+use crate::service::Service;
+use crate::table::{Limit, Row, Samples, Unit};
+
+pub(super) const NAME: &str = "burst";
+
+const EVENTS: usize = 2000;
+const ROUNDS: usize = 3;
+
+/// Without a way to stop the kubelet there is nothing to compare.
+pub(super) async fn measure() -> anyhow::Result<Vec<Row>> {
+    let Some(no_kubelet) = NoKubelet::begin()? else {
+        println!("  left out: E2E_CLUSTER does not say how to stop the kubelet");
+        return Ok(Vec::new());
+    };
+    let (stage, keptn) = (Stage::new(NAME).await?, keptn().await?);
+    let kubeconfig = stage.kubeconfig().await?;
+    let service = Service::start(&stage, &keptn, &kubeconfig, &[]).await?;
+    let (mut ours, mut floor) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let id = |number| format!("round-{round}-{number}");
+        let take = async |number| service.takes(PARKED, &id(number)).await;
+        ours.push(rate(EVENTS, take).await?);
+        tokio::time::sleep(SETTLED).await;
+        let jobs = made(&stage, &format!("round-{round}-")).await?;
+        anyhow::ensure!(
+            jobs.len() == EVENTS,
+            "{} Jobs of {EVENTS} events",
+            jobs.len()
+        );
+        let copies: Vec<Job> = (0..EVENTS)
+            .map(|number| copy_of(&jobs[number], &format!("floor-{round}-{number}")))
+            .collect();
+        let create = async |number: usize| stage.create_job(&copies[number]).await;
+        floor.push(rate(EVENTS, create).await?);
+        tokio::time::sleep(SETTLED).await;
+    }
+    drop(service);
+    stage.leave_nothing().await?;
+    drop(no_kubelet);
+    let what = format!("{EVENTS} events from {AT_ONCE} senders → Jobs");
+    let row = Row::new(NAME, what, Samples::new(Unit::PerSecond, ours))
+        .beside(
+            "the same Jobs by 64 tasks",
+            Samples::new(Unit::PerSecond, floor),
+        )
+        .must(Limit::LeastFloorTimes(0.8));
+    Ok(vec![row])
+}
+
+/// How often a second something can be done, by so many senders that each do one after the other.
+async fn rate(count: usize, one: impl AsyncFn(usize) -> anyhow::Result<()>) -> anyhow::Result<f64> {
+    let next = AtomicUsize::new(0);
+    let sender = async || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return anyhow::Ok(());
+            }
+            one(number).await?;
+        }
+    };
+    let begun = Instant::now();
+    try_join_all((0..AT_ONCE).map(|_| sender())).await?;
+    Ok(f64::from(u32::try_from(count)?) / begun.elapsed().as_secs_f64())
+}
+
+async fn made(stage: &Stage, ids: &str) -> anyhow::Result<Vec<Job>> {
+    let ours = ListParams::default().labels("app.kubernetes.io/managed-by=job-executor-service");
+    let mut jobs = stage.api::<Job>().list(&ours).await?.items;
+    let id = |job: &Job| {
+        job.labels()
+            .get("keptn.sh/event-id")
+            .cloned()
+            .unwrap_or_default()
+    };
+    jobs.retain(|job| id(job).starts_with(ids));
+    Ok(jobs)
+}
