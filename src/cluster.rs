@@ -176,14 +176,15 @@ impl Cluster {
             .encode()
             .map_err(|error| Refused(error.to_string()))?;
         let job = manifest::job(place, &record, start, &self.settings);
-        let bytes = serde_json::to_vec(&job).map_or(0, |json| json.len());
-        if bytes > MAX_JOB_BYTES {
+        let json = serde_json::to_vec(&job).map_err(|error| Refused(error.to_string()))?;
+        if json.len() > MAX_JOB_BYTES {
+            let bytes = json.len();
             return Err(Refused(format!(
                 "the task's Job takes {bytes} bytes, Kubernetes takes {MAX_JOB_BYTES} at most: shorten its \
                  variables, arguments or annotations"
             )));
         }
-        namespace.create(&job).await
+        namespace.create(&place.job_name(), json).await
     }
 
     fn not_allowed(&self, place: Place<'_>) -> String {

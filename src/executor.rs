@@ -4,6 +4,7 @@
 //! each time, a mark is set again. So a run that a crash interrupted is executed from its beginning by
 //! the next process, and arrives at the same answer.
 
+mod calm;
 mod runs;
 mod task_result;
 
@@ -30,6 +31,7 @@ use crate::run::{Place, Run, RunAction, RunId, SpansOfRuns, Work};
 use crate::slots::Turn;
 use crate::traces::{self, AnswerTold, RunTold, TaskTold, Traces};
 
+use calm::Calm;
 pub(crate) use runs::{Begun, Claim, Runs};
 use task_result::Results;
 
@@ -56,6 +58,7 @@ pub(crate) struct Executor {
     metrics: Metrics,
     journal: Journal,
     traces: Traces,
+    calm: Calm,
 }
 
 /// What tasks may be, for those that a run record brings.
@@ -160,16 +163,21 @@ impl Executor {
             metrics,
             journal,
             traces,
+            calm: Calm::default(),
         }
     }
 
+    /// What a run does not do at the moment takes no memory: its parts are on the heap while they are at work. Most
+    /// of its life it waits for the end of a task, and there may be thousands.
     async fn execute(&self, run: &Run, turn: Turn, course: &Course) {
         if course.finished == Sent::Yes {
-            return self.conclude(run, &all_places(run)).await;
+            return Box::pin(self.conclude(run, &all_places(run))).await;
         }
         self.journal.run_begins(run, course.earlier());
-        let (announced, (done, results)) =
-            tokio::join!(self.announce(run, course), self.work(run, turn, course));
+        let (announced, (done, results)) = tokio::join!(
+            Box::pin(self.announce(run, course)),
+            Box::pin(self.work(run, turn, course))
+        );
         let tasks = self.tasks_told(&done);
         let ends = done.iter().filter_map(|done| done.job.as_ref()?.1.finished);
         let last_end = ends.max();
@@ -178,8 +186,8 @@ impl Executor {
         } else {
             done.iter().filter_map(Done::place).collect()
         };
-        let Some(finished) = self.finished(run, done, results).await else {
-            self.conclude(run, &places).await;
+        let Some(finished) = Box::pin(self.finished(run, done, results)).await else {
+            Box::pin(self.conclude(run, &places)).await;
             let failed = |told: &TaskTold<'_>| matches!(told.result, traces::Result::Failed(_));
             let verdict = if tasks.iter().any(failed) {
                 Verdict::Errored
@@ -201,7 +209,7 @@ impl Executor {
             answers.push(told(event_type, delivered));
             self.tell(run, verdict, &tasks, &answers);
         };
-        self.answers.deliver(finished, course.finished, mark).await;
+        Box::pin(self.answers.deliver(finished, course.finished, mark)).await;
         if let Some(end) = last_end {
             self.metrics.answered(end);
         }
@@ -212,6 +220,7 @@ impl Executor {
         if !run.is_answered() || course.started == Sent::Yes {
             return None;
         }
+        self.calm.comes().await;
         let started = answer::started(&run.event, run.arrived);
         let event_type = started.event_type().to_owned();
         let mark = async |_| {
@@ -254,7 +263,7 @@ impl Executor {
                 let number = place.task_index + 1;
                 info!("Starting task {number}/{count}: '{name}' ...");
                 self.journal.task_begins(place);
-                let (mut task, result) = self.task(place, course).await;
+                let (mut task, result) = Box::pin(self.task(place, course)).await;
                 if !action.silent {
                     task.ending = results.take(result, task.ending);
                 }

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::ACCEPT;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
-use kube::{Client, ResourceExt};
+use kube::core::PartialObjectMeta;
 use serde_json::Value;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -25,6 +28,8 @@ const OVERDUE: Duration = Duration::from_secs(60);
 
 /// After a Job was in the way of its own creation and then could not be found.
 const VANISHED_PAUSE: Duration = Duration::from_secs(1);
+
+const ONLY_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 const FIELD_MANAGER: &str = "job-executor-service";
 
@@ -56,6 +61,7 @@ impl Looked {
 
 #[derive(Clone)]
 pub(super) struct Namespace {
+    client: Client,
     pub(super) jobs: Api<Job>,
     pub(super) pods: Api<Pod>,
     pub(super) watch: Watch,
@@ -70,6 +76,7 @@ impl Namespace {
         clock: fn() -> Timestamp,
     ) -> Self {
         Self {
+            client: client.clone(),
             jobs: Api::namespaced(client.clone(), name),
             pods: Api::namespaced(client.clone(), name),
             watch: Watch::new(clock),
@@ -77,40 +84,39 @@ impl Namespace {
         }
     }
 
-    /// Creates a Job, trying until the API server gives its verdict.
-    pub(super) async fn create(&self, job: &Job) -> Result<Created, Refused> {
-        let name = job.name_any();
-        let is_new_here = self.watch.follow(&name);
+    /// Creates the Job of this name, trying until the API server gives its verdict.
+    pub(super) async fn create(&self, name: &str, job: Vec<u8>) -> Result<Created, Refused> {
+        let is_new_here = self.watch.follow(name);
         let params = PostParams {
             field_manager: Some(FIELD_MANAGER.into()),
             ..PostParams::default()
         };
-        let create = || async { call(self.jobs.create(&params, job)).await };
+        let create = || async { call(self.post(&params, job.clone())).await };
         loop {
-            let created = retried("create", &name, Failed::is_verdict, create).await;
+            let created = retried("create", name, Failed::is_verdict, create).await;
             let Err(refused) = created else {
-                self.watch.created(&name);
+                self.watch.created(name);
                 return Ok(Created::New);
             };
             // An attempt whose answer was lost may have succeeded before another was refused.
-            if let Some(job) = self.get(&name).await.job() {
+            if let Some(job) = self.get(name).await.job() {
                 let sighting = Sighting::of(&job);
                 if sighting.as_ref().is_some_and(|job| job.reported) {
                     // It has left the watch, which will not tell of it.
                     if is_new_here {
-                        self.watch.forget(&name);
+                        self.watch.forget(name);
                     }
                 } else {
-                    self.watch.learned(&name, JobSeen::of(&job));
+                    self.watch.learned(name, JobSeen::of(&job));
                     if is_new_here {
                         // The watch passes over the Pods of Jobs that nobody follows.
-                        self.look_for_pods(&name).await;
+                        self.look_for_pods(name).await;
                     }
                 }
                 return Ok(Created::Before(sighting));
             }
             if !refused.is_already_exists() {
-                self.watch.forget(&name);
+                self.watch.forget(name);
                 return Err(Refused(refused.to_string()));
             }
             warn!(
@@ -119,6 +125,19 @@ impl Namespace {
             );
             tokio::time::sleep(VANISHED_PAUSE).await;
         }
+    }
+
+    /// The answer is no more than the new Job's metadata: to write the whole Job again costs the API server
+    /// much of what the creation does.
+    async fn post(&self, params: &PostParams, job: Vec<u8>) -> kube::Result<()> {
+        let request = kube::core::Request::new(self.jobs.resource_url());
+        let request = request.create(params, job);
+        let mut request = request.map_err(kube::Error::BuildRequest)?;
+        let headers = request.headers_mut();
+        headers.insert(ACCEPT, HeaderValue::from_static(ONLY_METADATA));
+        request.extensions_mut().insert("create");
+        let created = self.client.request::<PartialObjectMeta<Job>>(request);
+        created.await.map(|_| ())
     }
 
     pub(super) async fn get(&self, name: &str) -> Looked {

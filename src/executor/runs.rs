@@ -154,8 +154,10 @@ impl Runs {
         } else {
             Start::Queued
         };
-        let created = timeout(UNDECIDED_AFTER, self.cluster.create(first, start));
-        let Ok(created) = created.await else {
+        let creation = self.executor.calm.disturbed();
+        let created = timeout(UNDECIDED_AFTER, self.cluster.create(first, start)).await;
+        drop(creation);
+        let Ok(created) = created else {
             self.cluster.leaves(first);
             return Begun::Undecided(claim);
         };
