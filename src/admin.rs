@@ -5,13 +5,15 @@
 mod page;
 mod window;
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{FromRequestParts, Path, Query, Request, State};
 use axum::http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -20,6 +22,7 @@ use axum::{Extension, Router};
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Peer;
+use crate::journal::entry::RunState;
 use crate::metrics::{self, Metrics};
 use crate::run::RunId;
 use page::Html;
@@ -108,15 +111,75 @@ fn file(content_type: &'static str, text: &'static str) -> Response {
 }
 
 /// What a person asks for.
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
+#[derive(Debug)]
 pub(crate) struct Asked {
     /// Part of an id, a type, a project, …
     q: String,
+    /// One of [`RunState::ASKED`].
     state: String,
     /// From 1.
     page: usize,
     format: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Parameters {
+    q: String,
+    state: String,
+    page: String,
+    format: String,
+}
+
+impl Asked {
+    /// Whoever asks for what there is not is told so, and not that there is nothing.
+    fn of(parameters: Parameters) -> Result<Self, String> {
+        let Parameters {
+            q,
+            state,
+            page,
+            format,
+        } = parameters;
+        let states = RunState::ASKED.map(|(state, _)| state);
+        one_of("state", &state, &states)?;
+        one_of("format", &format, &["", "html", "json"])?;
+        let page = match page.as_str() {
+            "" => 1,
+            number => number
+                .parse()
+                .map_err(|_| format!("`page` is `{number}`, expected a number from 1\n"))?,
+        };
+        Ok(Self {
+            q,
+            state,
+            page,
+            format,
+        })
+    }
+}
+
+fn one_of(name: &str, value: &str, allowed: &[&str]) -> Result<(), String> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    let allowed = allowed.iter().filter(|allowed| !allowed.is_empty());
+    let allowed: Vec<String> = allowed.map(|allowed| format!("`{allowed}`")).collect();
+    let allowed = allowed.join(", ");
+    Err(format!(
+        "`{name}` is `{value}`, expected one of {allowed}\n"
+    ))
+}
+
+impl<S: Sync> FromRequestParts<S> for Asked {
+    type Rejection = (StatusCode, String);
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let asked = match Query::<Parameters>::try_from_uri(&parts.uri) {
+            Ok(Query(parameters)) => Self::of(parameters),
+            Err(error) => Err(format!("{}\n", error.body_text())),
+        };
+        asked.map_err(|problem| (StatusCode::BAD_REQUEST, problem))
+    }
 }
 
 /// How the answer is to be written.
@@ -162,11 +225,7 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], text + "\n").into_response()
 }
 
-async fn runs(
-    Extension(window): Extension<Window>,
-    Query(asked): Query<Asked>,
-    headers: HeaderMap,
-) -> Response {
+async fn runs(Extension(window): Extension<Window>, asked: Asked, headers: HeaderMap) -> Response {
     let overview = window.runs(&asked).await;
     let html = || page::runs(&overview, &asked);
     Form::of(&asked, &headers).write(StatusCode::OK, &overview, html)
@@ -174,7 +233,7 @@ async fn runs(
 
 async fn events(
     Extension(window): Extension<Window>,
-    Query(asked): Query<Asked>,
+    asked: Asked,
     headers: HeaderMap,
 ) -> Response {
     let events = window.events(&asked);
@@ -185,7 +244,7 @@ async fn events(
 async fn run(
     Extension(window): Extension<Window>,
     Path(id): Path<String>,
-    Query(asked): Query<Asked>,
+    asked: Asked,
     headers: HeaderMap,
 ) -> Response {
     let form = Form::of(&asked, &headers);
@@ -198,7 +257,7 @@ async fn run(
 async fn log(
     Extension(window): Extension<Window>,
     Path((id, job)): Path<(String, String)>,
-    Query(asked): Query<Asked>,
+    asked: Asked,
     headers: HeaderMap,
 ) -> Response {
     let form = Form::of(&asked, &headers);
@@ -276,6 +335,13 @@ fn is_own_name(host: &str) -> bool {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
+    let in_brackets = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'));
+    if let Some(name) = in_brackets {
+        return name.parse::<Ipv6Addr>().is_ok();
+    }
+    // With the dot of a name that is not searched for.
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost") || name.parse::<Ipv4Addr>().is_ok()
 }

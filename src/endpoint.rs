@@ -179,10 +179,7 @@ async fn told(
 
 fn refused_body(error: &BodyError, limit: usize) -> (StatusCode, String) {
     match error {
-        BodyError::TooLarge => (
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body has more than the allowed {limit} bytes (MAX_BODY_BYTES)"),
-        ),
+        BodyError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, too_large(limit)),
         BodyError::TooManyValues => (
             StatusCode::PAYLOAD_TOO_LARGE,
             "the body holds too many lists and objects to be read in bounded memory".into(),
@@ -203,6 +200,10 @@ fn refused_body(error: &BodyError, limit: usize) -> (StatusCode, String) {
             "too many events are being admitted, send this one again".into(),
         ),
     }
+}
+
+pub(crate) fn too_large(limit: usize) -> String {
+    format!("the body has more than the allowed {limit} bytes (MAX_BODY_BYTES)")
 }
 
 fn text(status: StatusCode, reason: String) -> Response {

@@ -566,6 +566,7 @@ impl<'a> Done<'a> {
         Times {
             started: end.and_then(|end| end.started),
             finished: end.and_then(|end| end.finished),
+            exit_code: end.and_then(|end| end.exit_code),
             pod: end.and_then(|end| Some(end.pod.as_ref()?.0.clone())),
         }
     }

@@ -153,6 +153,7 @@ impl Journal {
             };
             let now = Timestamp::now();
             (task.started, task.pod) = (times.started, times.pod);
+            task.exit_code = times.exit_code;
             // The clocks of containers have seconds. What ended before it was looked at was executed by
             // another process.
             let is_replayed = times
@@ -258,12 +259,13 @@ impl Journal {
     }
 }
 
-/// When a task's container ran, and in which Pod.
+/// When a task's container ran, in which Pod, and how it ended.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Times {
     pub(crate) started: Option<Timestamp>,
     pub(crate) finished: Option<Timestamp>,
     pub(crate) pod: Option<String>,
+    pub(crate) exit_code: Option<i32>,
 }
 
 impl Entries {

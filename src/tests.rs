@@ -3,11 +3,12 @@
 //! Only the outside is not real, and it is a stateful model: the Keptn and the Kubernetes of `local`, with
 //! the habits and troubles of [`keptn`] and [`kubernetes`] before them, where tasks end as the scenario says.
 //! Between them and the service there is a [`wire`] instead of sockets, so that the clock can be paused:
-//! hours of an outage take milliseconds. [`desk`] runs real processes as tasks, [`podman`] containers, and
-//! [`real_cluster`] the service against a real cluster.
+//! hours of an outage take milliseconds. [`desk`] runs real processes as tasks, [`podman`] containers,
+//! [`browser`] looks at the status page, and [`real_cluster`] has the service on a real cluster.
 
 mod addresses;
 mod beyond;
+mod browser;
 mod certificates;
 mod collector;
 mod configs;

@@ -179,21 +179,35 @@ fn row(run: &RunEntry, now: Timestamp) -> Markup {
 }
 
 /// What to look at first.
-fn why(run: &RunEntry) -> Option<String> {
+fn why(run: &RunEntry) -> Option<Markup> {
     if let Some(problem) = &run.problem {
-        return Some(problem.lines().next().unwrap_or_default().to_owned());
+        return Some(html! { (problem.lines().next().unwrap_or_default()) });
     }
     let failed = |task: &&TaskEntry| matches!(task.state, TaskState::Failed | TaskState::Warning);
     if let Some(task) = run.tasks().find(failed) {
-        let reason = task.reason.as_deref().unwrap_or("failed");
-        return Some(format!("{}: {reason}", task.name));
+        return Some(html! { bdi { (task.name) } ": " (reason(task)) });
     }
     let running = run.tasks().find(|task| task.state == TaskState::Running)?;
-    Some(format!(
-        "{}: {}",
-        running.name,
-        running.now.as_deref().unwrap_or("runs")
-    ))
+    let now = running.now.as_deref().unwrap_or("runs");
+    Some(html! { bdi { (running.name) } ": " (now) })
+}
+
+/// Why a task failed, without the name of its Job, which is long and stands beside it.
+fn reason(task: &TaskEntry) -> String {
+    const USUAL: &str =
+        "Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit";
+    let reason = task.reason.as_deref().unwrap_or("failed");
+    let of_job = format!("job {} failed. ", task.job.as_deref().unwrap_or_default());
+    let reason = reason.strip_prefix(&of_job).unwrap_or(reason);
+    let code = task.exit_code.filter(|code| *code != 0);
+    match (reason.strip_prefix(USUAL), code) {
+        (Some(""), Some(code)) => format!("exit code {code}"),
+        (Some(attempts), Some(code)) if attempts.starts_with(" (") => {
+            format!("exit code {code}{attempts}")
+        }
+        (Some(why), _) if why.starts_with("; ") => why[2..].to_owned(),
+        _ => reason.to_owned(),
+    }
 }
 
 pub(super) fn run(view: &RunView) -> Markup {
@@ -205,7 +219,11 @@ pub(super) fn run(view: &RunView) -> Markup {
         div id="live" {
             p.summary {
                 (state(run.state)) " " (scope(event)) " · arrived " (ago(run.arrived, now)) " · "
-                (seconds(run.arrived, run.ended.unwrap_or(now)))
+                @match run.ended {
+                    Some(ended) => { "took " (seconds(run.arrived, ended)) }
+                    None if run.is_over() => { "nothing tells when it ended" }
+                    None => { (seconds(run.arrived, now)) " so far" }
+                }
             }
             @match run.source {
                 Source::Here => {}
@@ -250,7 +268,7 @@ fn action_part(view: &RunView, action: &ActionEntry) -> Markup {
     html! {
         section {
             h2 {
-                "Action " (action.name)
+                "Action " bdi { (action.name) }
                 @if action.silent { " " span.note { "(silent: Keptn hears nothing of it)" } }
             }
             @if action.tasks.is_empty() { p.empty { "It has no tasks." } }
@@ -270,7 +288,7 @@ fn task_part(view: &RunView, task: &TaskEntry) -> Markup {
     html! {
         article.task {
             (task_state(task.state))
-            h3 { (task.name) }
+            h3 { bdi { (task.name) } }
             p.took {
                 @match (task.begun.or(task.started), task.finished) {
                     (Some(start), Some(end)) => (seconds(start, end)),
@@ -280,13 +298,13 @@ fn task_part(view: &RunView, task: &TaskEntry) -> Markup {
             }
             (bars::of_task(run, task, now))
             @if let Some(text) = &task.now { p.now { (text) } }
-            @if let Some(reason) = &task.reason { p.reason { (reason) } }
+            @if task.reason.is_some() { p.reason { (reason(task)) } }
             p.facts {
                 @if !task.image.is_empty() { "Image " code { (task.image) } }
                 @if let (Some(job), true) = (&task.job, task.has_printed()) {
-                    " Job " code { (job) }
+                    " · Job " code { (job) }
                     @if let Some(namespace) = elsewhere { " in " code { (namespace) } }
-                    " " a href=(format!("/runs/{}/logs/{job}", run.id)) { "Log of " (task.name) }
+                    " · " a href=(format!("/runs/{}/logs/{job}", run.id)) { "Log of " bdi { (task.name) } }
                 }
             }
         }
@@ -295,8 +313,10 @@ fn task_part(view: &RunView, task: &TaskEntry) -> Markup {
 
 fn answers(run: &RunEntry, now: Timestamp) -> Markup {
     let attempts = |answer: &AnswerEntry| match (answer.attempts, run.source) {
-        (0, Source::Cluster | Source::TakenOver) => "unknown".to_owned(),
-        (count, _) => count.to_string(),
+        (0, Source::Cluster | Source::TakenOver) => "unknown attempts".to_owned(),
+        (0, Source::Here) => "no attempt".to_owned(),
+        (1, _) => "1 attempt".to_owned(),
+        (count, _) => format!("{count} attempts"),
     };
     html! {
         h2 { "Answers" }
@@ -412,13 +432,16 @@ fn event_row(entry: &EventEntry, now: Timestamp) -> Markup {
 /// What an event is of, without what all have in common.
 fn subject(event: &Subject) -> Markup {
     let short = event.event_type.strip_prefix("sh.keptn.event.");
-    html! { span title=(event.event_type) { (short.unwrap_or(&event.event_type)) } }
+    html! { bdi title=(event.event_type) { (short.unwrap_or(&event.event_type)) } }
 }
 
+/// Each name by itself: one that is written from right to left turns nothing else round.
 fn scope(event: &Subject) -> Markup {
     let parts = [&event.project, &event.stage, &event.service];
     let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
-    html! { (parts.join(" / ")) }
+    html! {
+        @for (index, part) in parts.iter().enumerate() { @if index > 0 { " / " } bdi { (part) } }
+    }
 }
 
 fn state(state: RunState) -> Markup {

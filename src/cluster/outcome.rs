@@ -137,6 +137,8 @@ pub(crate) struct TaskEnd {
     pub(crate) ending: Ending,
     /// What the task wrote to its `resultFile`.
     pub(crate) result: Option<String>,
+    /// Of its container.
+    pub(crate) exit_code: Option<i32>,
     pub(crate) started: Option<Timestamp>,
     pub(crate) finished: Option<Timestamp>,
     pub(crate) pod: Option<(String, PodSeen)>,
@@ -160,6 +162,7 @@ impl TaskEnd {
         Self {
             ending: Ending::Failed(reason),
             result: None,
+            exit_code: None,
             started: None,
             finished: None,
             pod: None,
@@ -572,6 +575,7 @@ impl Seen {
         TaskEnd {
             ending,
             result: None,
+            exit_code: container.map(|end| end.exit_code),
             started: container.and_then(|end| end.started),
             finished: container.and_then(|end| end.finished),
             pod: pod.map(|(name, pod)| (name.clone(), pod.clone())),

@@ -126,6 +126,8 @@ pub(crate) struct TaskEntry {
     pub(crate) started: Option<Timestamp>,
     pub(crate) finished: Option<Timestamp>,
     pub(crate) pod: Option<String>,
+    /// Of its container, where this process saw its end.
+    pub(crate) exit_code: Option<i32>,
     /// Why it failed.
     pub(crate) reason: Option<String>,
     /// What it is at, for one that runs, when somebody looks.
@@ -362,6 +364,7 @@ impl TaskEntry {
             started: None,
             finished: None,
             pod: None,
+            exit_code: None,
             reason: None,
             now: None,
         }
@@ -379,6 +382,7 @@ impl TaskEntry {
             started: None,
             finished: None,
             pod: None,
+            exit_code: None,
             reason: Some(cut(reason, MAX_REASON)),
             now: None,
         }

@@ -2,6 +2,7 @@
 
 mod test_events;
 
+use std::error::Error;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -14,6 +15,8 @@ use axum::http::{Method, Request, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use http_body_util::LengthLimitError;
+use hyper::body::Body as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -109,9 +112,11 @@ fn router(front: Arc<Front>, admin: Router) -> Router {
         .layer(from_fn(refuse_pages))
 }
 
-/// Processes are started here: no page of a browser may do that.
+/// Processes are started here: no page of a browser may do that. What only reads starts nothing, and a browser
+/// lets pages from elsewhere not see it.
 async fn refuse_pages(request: Request<Body>, next: Next) -> Response {
-    if request.headers().contains_key(ORIGIN) {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !reads && request.headers().contains_key(ORIGIN) {
         let text = "requests of web pages are not taken\n";
         return (StatusCode::FORBIDDEN, text).into_response();
     }
@@ -126,31 +131,41 @@ async fn list(State(front): State<Arc<Front>>) -> String {
         .collect()
 }
 
-async fn show(State(front): State<Arc<Front>>, Path(number): Path<usize>) -> Response {
-    match front.test_events.get(number) {
+async fn show(State(front): State<Arc<Front>>, Path(number): Path<String>) -> Response {
+    let request = number.parse().ok().and_then(|at| front.test_events.get(at));
+    match request {
         Some(request) => (request.headers.clone(), request.body.clone()).into_response(),
-        None => unknown(&front, number),
+        None => unknown(&front, &number),
     }
 }
 
 /// Sends a test event under an id that was not seen before.
-async fn send(State(front): State<Arc<Front>>, Path(number): Path<usize>) -> Response {
-    match front.test_events.fresh(number) {
+async fn send(State(front): State<Arc<Front>>, Path(number): Path<String>) -> Response {
+    let request = number
+        .parse()
+        .ok()
+        .and_then(|at| front.test_events.fresh(at));
+    match request {
         Some(request) => receive(&front, request).await,
-        None => unknown(&front, number),
+        None => unknown(&front, &number),
     }
 }
 
-fn unknown(front: &Front, number: usize) -> Response {
+fn unknown(front: &Front, number: &str) -> Response {
     let count = front.test_events.names().len();
-    let text = format!("there is no test event {number}, expected a number from 1 to {count}\n");
+    let text = match count {
+        0 => "there are no test events, --test-events names their directory\n".into(),
+        _ => format!("there is no test event {number}, expected a number from 1 to {count}\n"),
+    };
     (StatusCode::NOT_FOUND, text).into_response()
 }
 
 /// Everything else is the service's.
 async fn pass(front: Arc<Front>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
-    if head.method != Method::POST {
+    // The service reads on what is too large, so that its sender comes to reading the answer.
+    let is_too_large = body.size_hint().lower() > MAX_BODY_BYTES as u64;
+    if head.method != Method::POST || is_too_large {
         let request = Request::from_parts(head, body);
         return answer(&front.service, request).await;
     }
@@ -163,8 +178,18 @@ async fn pass(front: Arc<Front>, request: Request<Body>) -> Response {
             };
             receive(&front, request).await
         }
-        Err(error) => (StatusCode::PAYLOAD_TOO_LARGE, format!("{error}\n")).into_response(),
+        Err(error) => refused(&error),
     }
+}
+
+fn refused(error: &axum::Error) -> Response {
+    let cause = error.source();
+    if matches!(cause, Some(cause) if cause.is::<LengthLimitError>()) {
+        let text = endpoint::too_large(MAX_BODY_BYTES);
+        return (StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
+    }
+    let text = format!("the body could not be read: {error}");
+    (StatusCode::BAD_REQUEST, text).into_response()
 }
 
 async fn receive(front: &Front, request: EventRequest) -> Response {

@@ -21,13 +21,13 @@ use crate::local::story::{Format, RunResult, Story};
 use crate::local::{dev_told, run_told};
 
 /// A directory with the files of one service, and an event.
-struct Desk(TempDir);
+pub(super) struct Desk(TempDir);
 
 /// Keeps what is written.
 #[derive(Clone, Default)]
-struct Page(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Told(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Page {
+impl Write for Told {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -38,28 +38,39 @@ impl Write for Page {
     }
 }
 
-impl Page {
-    fn text(&self) -> String {
+impl Told {
+    pub(super) fn text(&self) -> String {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         strip_str(&text).to_string()
+    }
+
+    /// Waits for it.
+    pub(super) async fn has(&self, text: &str) {
+        let seen = async {
+            while !self.text().contains(text) {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        let seen = tokio::time::timeout(super::PATIENCE, seen).await;
+        assert!(seen.is_ok(), "no `{text}`:\n{}", self.text());
     }
 }
 
 impl Desk {
-    fn with(config: &str) -> Self {
+    pub(super) fn with(config: &str) -> Self {
         let desk = Self(tempfile::tempdir().unwrap());
         desk.has("job/config.yaml", config);
         desk.has("event.json", &triggered("event-1").to_string());
         desk
     }
 
-    fn has(&self, name: &str, content: &str) {
+    pub(super) fn has(&self, name: &str, content: &str) {
         let path = self.0.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
 
@@ -71,7 +82,7 @@ impl Desk {
     fn tells(&self, format: Format, flags: &[&str]) -> (RunResult, String) {
         let (event, resources) = (self.path("event.json"), self.path("."));
         let all = [&[&event as &str, "--resources", &resources], flags].concat();
-        let page = Page::default();
+        let page = Told::default();
         let settings = cli::run_settings(&all).unwrap();
         let result = run_told(&settings, Story::new(format, Box::new(page.clone()))).unwrap();
         (result, self.masked(&page.text()))
@@ -107,7 +118,7 @@ impl Desk {
 }
 
 /// A task of a shell's words.
-fn shell(name: &str, script: &str, fields: &str) -> String {
+pub(super) fn shell(name: &str, script: &str, fields: &str) -> String {
     format!(
         "      - {{name: {name}, image: alpine, cmd: [sh, -c], args: [{}]{fields}}}\n",
         json!(script)
@@ -578,20 +589,11 @@ async fn a_service_at_a_desk_takes_edits_and_sends_test_events_again() {
         "--rcv-port=0",
     ];
     let settings = cli::dev_settings(&flags);
-    let page = Page::default();
+    let page = Told::default();
     let stop = CancellationToken::new();
     let story = Story::new(Format::Text, Box::new(page.clone()));
     let service = tokio::spawn(dev_told(settings, story, stop.clone()));
-    let told = async |text: &str| {
-        let seen = async {
-            while !page.text().contains(text) {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        };
-        let seen = tokio::time::timeout(super::PATIENCE, seen).await;
-        assert!(seen.is_ok(), "no `{text}`:\n{}", page.text());
-    };
-    told("listening on").await;
+    page.has("listening on").await;
     let text = page.text();
     let address = text.split("http://localhost:").nth(1).unwrap();
     let port = address.split('/').next().unwrap();
@@ -604,13 +606,17 @@ async fn a_service_at_a_desk_takes_edits_and_sends_test_events_again() {
         request.send().await.unwrap().text().await.unwrap()
     };
     assert_eq!(send("test-events/1").await, "the run is started");
-    told("  | one").await;
+    page.has("  | one").await;
     desk.has("job/config.yaml", &config(&shell("t", "echo two", "")));
     assert_eq!(send("test-events/1").await, "the run is started");
-    told("  | two").await;
+    page.has("  | two").await;
     assert_eq!(
         send("test-events/2").await,
         "there is no test event 2, expected a number from 1 to 1\n"
+    );
+    assert_eq!(
+        send("test-events/one").await,
+        "there is no test event one, expected a number from 1 to 1\n"
     );
     stop.cancel();
     service.await.unwrap().unwrap();

@@ -245,7 +245,11 @@ async fn an_event_without_a_run_says_why() {
     the body is not a JSON object: invalid type: string &quot;nothing&quot;, expected a map at line 1 column 9
     nothing to do
     other.triggered
-    real / dev / svc
+    real
+    /
+    dev
+    /
+    svc
     , 2 times
     no action of job/config.yaml matches the event: `Run tests`: line 5: the type does not match sh.keptn.event.test.triggered
     ");
@@ -307,6 +311,33 @@ async fn runs_can_be_searched() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_asks_for_what_there_is_not_is_told_what_there_is() {
+    let service = Tester::start(&config(&task("t"))).await;
+    let mut told = String::new();
+    for asked in [
+        "page=-1",
+        "page=abc",
+        "page=1&page=2",
+        "state=failed",
+        "format=xml",
+    ] {
+        let request = request(&format!("/?{asked}"), "text/html", NEAR);
+        let (status, text) = answered(&service.process.admin, request).await;
+        assert_eq!(status, 400, "{text}");
+        told.push_str(&text);
+    }
+    assert_snapshot!(told, @"
+    `page` is `-1`, expected a number from 1
+    `page` is `abc`, expected a number from 1
+    Failed to deserialize query string: duplicate field `page`
+    `state` is `failed`, expected one of `live`, `succeeded`, `warning`, `errored`
+    `format` is `xml`, expected one of `html`, `json`
+    ");
+    assert_eq!(service.process.json("/?page=999999").await["page"], 1);
+    service.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_standby_shows_what_the_other_replica_executes() {
     let service = Tester::start(&config(&task("t"))).await;
     let mut other = service.is_joined_by("jes-2").await;
@@ -343,12 +374,33 @@ async fn only_who_connects_from_the_pod_sees_the_page() {
     assert_snapshot!(text, @"the status page is only for connections from the service's own Pod, such as those of `kubectl port-forward`; ADMIN_PAGE=anyone opens it");
     let metrics = request("/metrics", "*/*", "10.0.0.7");
     assert_eq!(answered(admin, metrics).await.0, 200);
+    let status = async |host: &str| {
+        let mut request = request("/", "text/html", NEAR);
+        request.headers_mut().insert("host", host.parse().unwrap());
+        answered(admin, request).await.0
+    };
+    for host in [
+        "localhost",
+        "LOCALHOST:9090",
+        "localhost.:9090",
+        "127.0.0.1:9090",
+        "[::1]",
+        "[::1]:9090",
+    ] {
+        assert_eq!(status(host).await, 200, "{host}");
+    }
     // A web site whose name points to this machine.
-    let mut rebound = request("/", "text/html", NEAR);
-    rebound
-        .headers_mut()
-        .insert("host", "evil.example:9090".parse().unwrap());
-    assert_eq!(answered(admin, rebound).await.0, 403);
+    for host in [
+        "evil.example:9090",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "localhost@evil.example",
+        "[localhost]",
+        "localhost]",
+        "",
+    ] {
+        assert_eq!(status(host).await, 403, "{host}");
+    }
     service.finish().await;
 }
 

@@ -2,7 +2,10 @@
 // and is loaded anew as a whole.
 "use strict";
 
-const next = Number(document.currentScript.dataset.next);
+// No answer comes later than this, in milliseconds.
+const PATIENCE = 10000;
+
+let next = Number(document.currentScript.dataset.next);
 const status = document.getElementById("refresh");
 const button = document.createElement("button");
 let paused = false;
@@ -63,7 +66,10 @@ async function look() {
   clearTimeout(timer);
   try {
     if (!isBusy()) {
-      const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+      const answer = await fetch(location.href, {
+        headers: { accept: "text/html" },
+        signal: AbortSignal.timeout(PATIENCE),
+      });
       if (!answer.ok) throw new Error(`the service answered ${answer.status}`);
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const [before, after] = ["live", "live"].map((id, n) => (n ? page : document).getElementById(id));
@@ -73,6 +79,7 @@ async function look() {
         restore();
         const [old, now] = [document, page].map((of) => of.querySelector("footer time"));
         old.replaceWith(now);
+        next = Number(page.querySelector("script[data-next]").dataset.next);
       }
       problem.textContent = "";
     }

@@ -167,7 +167,10 @@ fn ended(result: RunResult, reason: &str, tasks: (usize, usize), seconds: f64) -
 }
 
 fn listening(address: &str, test_events: &[String]) -> String {
-    let mut told = format!("listening on {}\n", styled(TITLE, address));
+    let mut told = format!(
+        "listening on {}, which shows the runs to a browser\n",
+        styled(TITLE, address)
+    );
     if !test_events.is_empty() {
         told += &format!("  curl -X POST {address}test-events/NUMBER sends one of these events:\n");
     }
