@@ -20,8 +20,13 @@ pub(crate) async fn write(path: &Path, rows: &[Row]) -> anyhow::Result<()> {
 fn text(before: &str, rows: &[Row], machine: &str) -> String {
     let measured = rows.iter().map(|row| (row.key(), row.as_markdown()));
     let measured: BTreeMap<String, String> = measured.collect();
-    let is_row = |line: &&str| line.starts_with("| `");
-    let kept = before.lines().filter(is_row).filter(|line| {
+    // The page has another table, of what is measured.
+    let is_row = |line: &&str| {
+        let mut figures = crate::FIGURES.iter();
+        line.starts_with("| `") && figures.any(|figure| figure.name == name_of(line))
+    };
+    let of_figures = before.lines().take_while(|line| !line.starts_with("## "));
+    let kept = of_figures.filter(is_row).filter(|line| {
         let has_name = |key: &String| name_of(line) == name_of(key);
         !measured.keys().any(has_name)
     });
