@@ -69,12 +69,12 @@ impl Journal {
         reason: &str,
         arrived: Timestamp,
     ) {
-        let subject = Subject::of(event);
+        let (subject, reason) = (Subject::of(event), shortened(reason, MAX_REASON));
         let mut entries = self.entries();
         // A sender that tries again, or a distributor that polls, must not push the others out.
         if let Some(last) = entries.events.front_mut()
             && (last.event.as_ref(), last.outcome) == (Some(&subject), outcome)
-            && last.reason == shortened(reason, MAX_REASON)
+            && last.reason == reason
         {
             last.times += 1;
             last.arrived = arrived;
@@ -84,7 +84,7 @@ impl Journal {
             arrived,
             event: Some(subject),
             outcome,
-            reason: shortened(reason, MAX_REASON),
+            reason,
             run: Some(run.clone()),
             times: 1,
         });
@@ -214,16 +214,17 @@ impl Journal {
         let mut entries = self.entries();
         // What was read before is read again, or its Jobs are gone.
         let stale = entries.runs.values();
-        let stale = stale.filter(|run| run.source == Source::Cluster && !run.is_over());
+        let stale = stale.filter(|run| run.source == Source::Cluster);
         for id in stale.map(|run| run.id.clone()).collect::<Vec<_>>() {
             entries.runs.remove(&id);
             entries.ended.retain(|ended| *ended != id);
         }
         for past in past {
-            let known = entries.runs.get(&past.run.id);
-            // What was seen here is more than the Jobs tell.
-            if known.is_none_or(|known| known.source == Source::Cluster) {
-                entries.read(past.entry());
+            // What was seen here is more than the Jobs tell, and newer.
+            let is_known = entries.runs.contains_key(&past.run.id);
+            if !is_known && entries.ended.len() < MAX_ENDED_RUNS {
+                entries.ended.push_front(past.run.id.clone());
+                entries.runs.insert(past.run.id.clone(), past.entry());
             }
         }
     }
@@ -282,19 +283,6 @@ impl Entries {
         self.runs.insert(entry.id.clone(), entry);
     }
 
-    /// Those that were seen here are newer.
-    fn read(&mut self, entry: RunEntry) {
-        let id = entry.id.clone();
-        if self.runs.insert(id.clone(), entry).is_some() {
-            return;
-        }
-        if self.ended.len() < MAX_ENDED_RUNS {
-            self.ended.push_front(id);
-        } else {
-            self.runs.remove(&id);
-        }
-    }
-
     fn end(&mut self, run: &RunId) {
         if let Some(entry) = self.runs.get(run) {
             for answer in &entry.answers {
@@ -307,5 +295,36 @@ impl Entries {
                 self.runs.remove(&oldest);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::run::tests::{envelope, run};
+
+    fn past(number: usize) -> Past {
+        let mut run = run(Vec::new());
+        run.id = RunId::of(&envelope(&number.to_string()), "");
+        Past {
+            run,
+            jobs: BTreeMap::new(),
+            waits: false,
+            started: None,
+            finished: None,
+            over: true,
+        }
+    }
+
+    #[test]
+    fn a_newer_run_is_read_where_the_journal_was_full() {
+        let journal = Journal::default();
+        journal.add_past((0..MAX_ENDED_RUNS).map(past).collect());
+        let newer = past(MAX_ENDED_RUNS).run.id;
+        journal.add_past((0..=MAX_ENDED_RUNS).rev().map(past).collect());
+        assert!(journal.run(&newer).is_some());
+        assert_eq!(journal.runs().len(), MAX_ENDED_RUNS);
     }
 }
