@@ -1,11 +1,11 @@
 //! What a task does at this moment, and what it printed last. For the page only.
 
-use futures::AsyncReadExt;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, LogParams};
+use kube::api::{Api, ListParams};
 
 use super::calls::{Failed, call};
+use super::logs;
 use super::names::init_container_name;
 use super::outcome::{ContainerState, JobSeen, PodSeen, Seen};
 use super::watch::JOB_NAME;
@@ -74,21 +74,9 @@ fn has_printed(container: &ContainerStatus) -> bool {
 }
 
 async fn tail(pods: &Api<Pod>, pod: &str, container: &str, masks: &Masks) -> Result<Tail, Failed> {
-    let params = LogParams {
-        container: Some(container.to_owned()),
-        tail_lines: Some(LINES),
-        ..LogParams::default()
-    };
-    let mut log = Box::pin(call(pods.log_stream(pod, &params)).await?);
     let mut text = LogText::new(BYTES, masks);
-    let mut chunk = vec![0; 16 << 10];
-    loop {
-        match log.read(&mut chunk).await {
-            Ok(0) => break,
-            Ok(read) => text.push(&chunk[..read]),
-            Err(error) => return Err(Failed::Unreachable(kube::Error::ReadEvents(error))),
-        }
-    }
+    let read = logs::stream(pods, pod, container, Some(LINES), &mut text);
+    call(read).await?;
     Ok(Tail {
         pod: pod.to_owned(),
         container: container.to_owned(),

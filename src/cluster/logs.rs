@@ -131,7 +131,8 @@ fn is_final(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code < 500 && status.code != 429)
 }
 
-async fn stream(
+/// Reads a log to its end, or its last lines.
+pub(super) async fn stream(
     pods: &Api<Pod>,
     pod: &str,
     container: &str,
