@@ -16,6 +16,7 @@ mod own_pod;
 pub(crate) mod pod_defaults;
 mod warnings;
 mod watch;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

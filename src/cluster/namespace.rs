@@ -9,7 +9,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
-use kube::core::PartialObjectMeta;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -32,6 +32,10 @@ const VANISHED_PAUSE: Duration = Duration::from_secs(1);
 const ONLY_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 const FIELD_MANAGER: &str = "job-executor-service";
+
+/// An answer of which only its code tells anything.
+#[derive(Deserialize)]
+struct Unread {}
 
 /// Whether the service can do without the Jobs of a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,8 +140,8 @@ impl Namespace {
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static(ONLY_METADATA));
         request.extensions_mut().insert("create");
-        let created = self.client.request::<PartialObjectMeta<Job>>(request);
-        created.await.map(|_| ())
+        let created = self.client.request::<Unread>(request);
+        created.await.map(|Unread {}| ())
     }
 
     pub(super) async fn get(&self, name: &str) -> Looked {

@@ -29,6 +29,7 @@ use super::names;
 use super::namespace::Needed;
 use super::outcome::{JobSeen, Limits, Now, PodSeen, Seen, TaskEnd};
 use super::warnings;
+use super::watched::Part;
 use crate::metrics::{Metrics, Watched};
 use crate::telemetry::error_chain;
 
@@ -340,12 +341,18 @@ impl Watch {
         };
         let jobs = config().labels(&names::unreported(managed_by, home));
         let pods = config().labels(&names::ours(managed_by, home));
-        let jobs = watcher(Api::<Job>::namespaced(client.clone(), namespace), jobs)
-            .backoff(Pauses::of(teller.needed))
-            .boxed();
-        let pods = watcher(Api::<Pod>::namespaced(client.clone(), namespace), pods)
-            .backoff(Pauses::of(teller.needed))
-            .boxed();
+        let jobs = watcher(
+            Api::<Part<Job>>::namespaced(client.clone(), namespace),
+            jobs,
+        )
+        .backoff(Pauses::of(teller.needed))
+        .boxed();
+        let pods = watcher(
+            Api::<Part<Pod>>::namespaced(client.clone(), namespace),
+            pods,
+        )
+        .backoff(Pauses::of(teller.needed))
+        .boxed();
         let jobs_synced = watch::Sender::new(false);
         let pods_may_start = jobs_synced.subscribe();
         tokio::join!(
@@ -363,7 +370,7 @@ impl Watch {
         namespace: &str,
         metrics: &Metrics,
     ) where
-        S: futures::Stream<Item = watcher::Result<Event<Job>>> + Unpin,
+        S: futures::Stream<Item = watcher::Result<Event<Part<Job>>>> + Unpin,
     {
         let mut listed = HashSet::new();
         let mut interruption = Interruption::default();
@@ -382,7 +389,7 @@ impl Watch {
                     listed.clear();
                     self.tasks().lists += 1;
                 }
-                Ok(Some(Event::InitApply(job))) => {
+                Ok(Some(Event::InitApply(Part(job)))) => {
                     listed.insert(job.name_any());
                     self.saw_job(&job);
                     teller.tell(News::Listed, &job);
@@ -392,11 +399,11 @@ impl Watch {
                     teller.list_end();
                     synced.send_replace(true);
                 }
-                Ok(Some(Event::Apply(job))) => {
+                Ok(Some(Event::Apply(Part(job)))) => {
                     self.saw_job(&job);
                     teller.tell(News::Seen, &job);
                 }
-                Ok(Some(Event::Delete(job))) => self.lost_job(&job),
+                Ok(Some(Event::Delete(Part(job)))) => self.lost_job(&job),
                 Ok(None) => return,
                 Err(_) => {}
             }
@@ -409,7 +416,7 @@ impl Watch {
         mut may_start: watch::Receiver<bool>,
         metrics: &Metrics,
     ) where
-        S: futures::Stream<Item = watcher::Result<Event<Pod>>> + Unpin,
+        S: futures::Stream<Item = watcher::Result<Event<Part<Pod>>>> + Unpin,
     {
         // The Pod of a Job that is not followed is of no interest, so the Jobs come first.
         may_start.wait_for(|synced| *synced).await.ok();
@@ -424,8 +431,10 @@ impl Watch {
                 }
             }
             match event {
-                Ok(Some(Event::InitApply(pod) | Event::Apply(pod))) => self.saw_pod(&pod),
-                Ok(Some(Event::Delete(mut pod))) => {
+                Ok(Some(Event::InitApply(Part(pod)) | Event::Apply(Part(pod)))) => {
+                    self.saw_pod(&pod)
+                }
+                Ok(Some(Event::Delete(Part(mut pod)))) => {
                     let now = pod.metadata.creation_timestamp.clone();
                     pod.metadata.deletion_timestamp = pod.metadata.deletion_timestamp.or(now);
                     self.saw_pod(&pod);
@@ -551,14 +560,18 @@ mod tests {
             watch.saw_job(&job(name));
         }
         let during = watch.clone();
-        let events = stream::iter([Event::Init, Event::InitApply(job("kept")), Event::InitDone])
-            .map(move |event| {
-                if matches!(event, Event::InitDone) {
-                    during.follow("new");
-                    during.created("new");
-                }
-                Ok(event)
-            });
+        let events = stream::iter([
+            Event::Init,
+            Event::InitApply(Part(job("kept"))),
+            Event::InitDone,
+        ])
+        .map(move |event| {
+            if matches!(event, Event::InitDone) {
+                during.follow("new");
+                during.created("new");
+            }
+            Ok(event)
+        });
         let (news, _) = mpsc::unbounded_channel();
         let teller = Teller::new(news, Lists::new(1), Needed::Always);
         watch
