@@ -4,6 +4,7 @@
 //! event that comes twice joins the admission or the run of its first delivery.
 
 mod config;
+mod last_configs;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -24,7 +25,7 @@ use crate::executor::{Begun, Claim, Runs};
 use crate::job_config::fields::OnFailure;
 use crate::job_config::matching::why_none;
 use crate::job_config::problem::{ConfigErrors, Problem};
-use crate::job_config::reader::{self, CONFIG_URI};
+use crate::job_config::reader::{self, CONFIG_URI, ReadConfig};
 use crate::job_config::yaml;
 use crate::journal::entry::EventOutcome;
 use crate::journal::{Earlier, Journal, RunEnd};
@@ -38,6 +39,7 @@ use crate::report::{self, Ending, TaskReport};
 use crate::resolve::{Resolver, TaskDefaults};
 use crate::run::{Run, RunId, Work, hash};
 use config::Config;
+use last_configs::LastConfigs;
 
 /// Matching is the only work of the service that takes a processor for long; probes are answered
 /// meanwhile.
@@ -129,6 +131,7 @@ pub(crate) struct Admission {
 pub(crate) struct UnderWay {
     /// Events that are being matched.
     searches: Arc<Semaphore>,
+    last_configs: LastConfigs,
     pub(crate) tasks: TaskTracker,
     admissions: Mutex<HashMap<RunId, watch::Receiver<Option<Admitted>>>>,
     answered: Mutex<Answered>,
@@ -138,6 +141,7 @@ impl Default for UnderWay {
     fn default() -> Self {
         Self {
             searches: Arc::new(Semaphore::new(MAX_SEARCHES)),
+            last_configs: LastConfigs::default(),
             tasks: TaskTracker::new(),
             admissions: Mutex::default(),
             answered: Mutex::default(),
@@ -279,6 +283,11 @@ impl Admission {
         arrived: Timestamp,
         config: Config,
     ) -> Result<Result<Run, NoMatch>, ConfigErrors> {
+        if event.is_small()
+            && let Some(read) = self.under_way.last_configs.get(&config.bytes)
+        {
+            return Ok(self.run(id, event, arrived, &config, &read));
+        }
         // The semaphore is never closed.
         let permit = Arc::clone(&self.under_way.searches)
             .acquire_owned()
@@ -288,11 +297,24 @@ impl Admission {
         let span = tracing::Span::current();
         let search = move || {
             let _permit = permit;
-            span.in_scope(|| admission.run(&id, &event, arrived, &config))
+            span.in_scope(|| {
+                let read = admission.read(&config)?;
+                Ok(admission.run(&id, &event, arrived, &config, &read))
+            })
         };
         tokio::task::spawn_blocking(search)
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
+    fn read(&self, config: &Config) -> Result<Arc<ReadConfig>, ConfigErrors> {
+        let last = &self.under_way.last_configs;
+        if let Some(read) = last.get(&config.bytes) {
+            return Ok(read);
+        }
+        let read = Arc::new(reader::read(&config.bytes)?);
+        last.keep(&config.bytes, &read);
+        Ok(read)
     }
 
     /// The run that the config makes of an event, or why there is none.
@@ -302,8 +324,8 @@ impl Admission {
         event: &Event,
         arrived: Timestamp,
         config: &Config,
-    ) -> Result<Result<Run, NoMatch>, ConfigErrors> {
-        let read = reader::read(&config.bytes)?;
+        read: &ReadConfig,
+    ) -> Result<Run, NoMatch> {
         if !read.warnings.is_empty() {
             let at = places(&read.warnings);
             warn!(config.level = ?config.level, at, "{CONFIG_URI} has what is ignored or surely wrong, `lint` says what");
@@ -313,10 +335,10 @@ impl Admission {
         }
         let matching = read.config.matching(event);
         if matching.is_empty() {
-            return Ok(Err(NoMatch(why_none(&read.config.judge(event)))));
+            return Err(NoMatch(why_none(&read.config.judge(event))));
         }
         let resolver = Resolver::new(event, id, &self.policy, &self.defaults);
-        Ok(Ok(resolver.run(matching, hash(&config.bytes), arrived)))
+        Ok(resolver.run(matching, hash(&config.bytes), arrived))
     }
 
     /// Makes the run durable, unless it was there before.

@@ -118,7 +118,15 @@ impl InvalidEvent {
     }
 }
 
+/// Of texts, and one for each value: some ten times what an event of Keptn's has.
+const SMALL: usize = 16 << 10;
+
 impl Event {
+    /// Whether to look at every value of it takes microseconds.
+    pub(crate) fn is_small(&self) -> bool {
+        room_after(SMALL, &self.document).is_some()
+    }
+
     /// Takes the attributes of a CloudEvent with its `data`, already known to be well-formed.
     fn from_attributes(mut attributes: Map<String, Value>) -> Result<Self, InvalidEvent> {
         let data = attributes.get("data").unwrap_or(&Value::Null);
@@ -218,6 +226,18 @@ fn labels(data: &Value) -> BTreeMap<String, String> {
         .filter(|(_, value)| !value.is_null())
         .map(|(key, value)| (key.clone(), text(value)))
         .collect()
+}
+
+fn room_after(room: usize, value: &Value) -> Option<usize> {
+    let room = room.checked_sub(1)?;
+    match value {
+        Value::String(text) => room.checked_sub(text.len()),
+        Value::Array(values) => values.iter().try_fold(room, room_after),
+        Value::Object(values) => values.iter().try_fold(room, |room, (key, value)| {
+            room_after(room.checked_sub(key.len())?, value)
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Some(room),
+    }
 }
 
 #[cfg(test)]
