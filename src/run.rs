@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::sync::{LazyLock, Mutex};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -332,9 +333,7 @@ impl Run {
         // Neither serialising these types nor writing to memory can fail.
         let json = serde_json::to_vec(self).unwrap_or_default();
         within(json.len(), MAX_INFLATED_BYTES)?;
-        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(&json).ok();
-        let record = STANDARD_NO_PAD.encode(encoder.finish().unwrap_or_default());
+        let record = STANDARD_NO_PAD.encode(deflated(&json));
         within(record.len(), MAX_RECORD_BYTES)?;
         Ok(record)
     }
@@ -349,6 +348,21 @@ impl Run {
         }
         Ok(run?)
     }
+}
+
+/// What an encoder works with takes 300 KB, longer to make than to use for a record.
+static ENCODER: LazyLock<Mutex<ZlibEncoder<Vec<u8>>>> =
+    LazyLock::new(|| Mutex::new(ZlibEncoder::new(Vec::new(), Compression::fast())));
+
+fn deflated(bytes: &[u8]) -> Vec<u8> {
+    // Whatever a panic left in it is taken out.
+    let mut encoder = ENCODER.lock().unwrap_or_else(|poisoned| {
+        let mut encoder = poisoned.into_inner();
+        encoder.reset(Vec::new()).ok();
+        encoder
+    });
+    encoder.write_all(bytes).ok();
+    encoder.reset(Vec::new()).unwrap_or_default()
 }
 
 /// As a stream, of which no more is ever made than a byte too much.
@@ -440,7 +454,7 @@ pub(crate) mod tests {
             "image":"i","files":["locust/basic.py",""],"env":[{"name":"A","value":"b"}],"secrets":["c"],
             "resources":{"limits":{"cpu":"1","memory":null},"requests":{"cpu":null,"memory":null}},
             "timeLimit":300,"ttl":21600,"securityContext":{},"annotations":{"x":"y"}}]}}]}"#;
-        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(json.as_bytes()).unwrap();
         let record = STANDARD_NO_PAD.encode(encoder.finish().unwrap());
         let run = Run::decode(&record).unwrap();
@@ -462,7 +476,7 @@ pub(crate) mod tests {
     }
 
     fn compressed(parts: &[&[u8]]) -> Vec<u8> {
-        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
         for part in parts {
             encoder.write_all(part).unwrap();
         }
