@@ -225,6 +225,7 @@ impl Executor {
         let event_type = started.event_type().to_owned();
         let mark = async |_| {
             if let Some(first) = run.first_place() {
+                let _turn = self.calm.turn().await;
                 self.cluster.mark_started(first).await;
             }
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{sleep, timeout};
 
 /// Nothing is put off for longer. Keptn waits for `.started` without a limit, a person does not.
@@ -12,23 +12,33 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Between two events of a burst there may be a moment without any.
 const REST: Duration = Duration::from_millis(20);
 
-/// How many first Jobs are being created.
+/// Of the marks of news. The API server shares its time among all that is asked at once, and senders wait for
+/// their Jobs: thousands of marks would be before each.
+const MARKS_AT_ONCE: usize = 4;
+
 #[derive(Clone)]
-pub(super) struct Calm(Arc<watch::Sender<usize>>);
+pub(super) struct Calm {
+    /// How many first Jobs are being created.
+    creations: Arc<watch::Sender<usize>>,
+    marks: Arc<Semaphore>,
+}
 
 impl Default for Calm {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(0)))
+        Self {
+            creations: Arc::new(watch::Sender::new(0)),
+            marks: Arc::new(Semaphore::new(MARKS_AT_ONCE)),
+        }
     }
 }
 
-/// One of them, until it is dropped.
+/// Of a first Job, until it is dropped.
 pub(super) struct Creation(Calm);
 
 impl Calm {
     pub(super) fn disturbed(&self) -> Creation {
         // Nobody waits for more of them.
-        self.0.send_if_modified(|count| {
+        self.creations.send_if_modified(|count| {
             *count += 1;
             false
         });
@@ -37,7 +47,7 @@ impl Calm {
 
     /// Returns when no first Job is being created, or after a while.
     pub(super) async fn comes(&self) {
-        let mut creations = self.0.subscribe();
+        let mut creations = self.creations.subscribe();
         let calm = async {
             while *creations.borrow_and_update() > 0 {
                 // The sender lives as long as this does.
@@ -47,11 +57,17 @@ impl Calm {
         };
         timeout(LONGEST, calm).await.ok();
     }
+
+    /// Returns when it is the turn of a mark, which has it until this is dropped.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes it.
+        self.marks.acquire().await.ok()
+    }
 }
 
 impl Drop for Creation {
     fn drop(&mut self) {
-        self.0.0.send_if_modified(|count| {
+        self.0.creations.send_if_modified(|count| {
             *count -= 1;
             *count == 0
         });
