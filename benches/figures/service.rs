@@ -15,6 +15,9 @@ use crate::keptn::Keptn;
 /// Between two looks at whether it is ready.
 const LOOK: Duration = Duration::from_millis(2);
 
+/// In which it takes less than a hundredth of a processor's time if it has nothing to do.
+const REST: Duration = Duration::from_secs(2);
+
 /// In which Linux counts processor time for whoever reads /proc.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -112,6 +115,22 @@ impl Service {
         let text = answer.text().await?;
         anyhow::ensure!(status.as_u16() == 202, "event `{id}`: {status} {text}");
         Ok(())
+    }
+
+    /// Until it does nothing any more: marks of a burst take longer than the burst.
+    pub(crate) async fn rests(&self) -> anyhow::Result<()> {
+        let rests = async {
+            loop {
+                let before = self.processor_time()?;
+                tokio::time::sleep(REST).await;
+                if self.processor_time()? <= before + REST / 100 {
+                    return anyhow::Ok(());
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, rests)
+            .await
+            .context("the service does not come to rest")?
     }
 
     /// What it has in memory, in MB of 1,000,000 bytes.

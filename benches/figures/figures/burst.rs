@@ -32,6 +32,7 @@ pub(super) async fn measure() -> anyhow::Result<Vec<Row>> {
         let id = |number| format!("round-{round}-{number}");
         let take = async |number| service.takes(PARKED, &id(number)).await;
         ours.push(rate(EVENTS, take).await?);
+        service.rests().await?;
         tokio::time::sleep(SETTLED).await;
         let jobs = made(&stage, &format!("round-{round}-")).await?;
         anyhow::ensure!(
