@@ -26,7 +26,7 @@ use crate::job_config::matching::why_none;
 use crate::job_config::problem::{ConfigErrors, Problem};
 use crate::job_config::reader::{self, CONFIG_URI};
 use crate::job_config::yaml;
-use crate::journal::entry::EventOutcome;
+use crate::journal::entry::{EventOutcome, Subject};
 use crate::journal::{Earlier, Journal, RunEnd};
 use crate::keptn::answers::Sent;
 use crate::keptn::error_log::ErrorLog;
@@ -199,7 +199,7 @@ impl Admission {
         let admission = Arc::clone(self);
         let begun = Instant::now();
         let work = async move {
-            let (arrived, envelope) = (Timestamp::now(), event.envelope.clone());
+            let (arrived, subject) = (Timestamp::now(), Subject::of(&event.envelope));
             let decided = AssertUnwindSafe(Box::pin(admission.decide(&id, event, arrived)))
                 .catch_unwind()
                 .await;
@@ -212,7 +212,7 @@ impl Admission {
             info!(outcome, seconds, "the event is decided");
             let (outcome, reason) = admitted.told();
             let journal = &admission.journal;
-            journal.event(&envelope, &id, outcome, reason, arrived);
+            journal.event(subject, &id, outcome, reason, arrived);
             sender.send_replace(Some(admitted));
             lock(&admission.under_way.admissions).remove(&id);
             drop(memory);

@@ -63,13 +63,13 @@ impl Journal {
     /// A delivery, when it was decided on.
     pub(crate) fn event(
         &self,
-        event: &Envelope,
+        subject: Subject,
         run: &RunId,
         outcome: EventOutcome,
         reason: &str,
         arrived: Timestamp,
     ) {
-        let (subject, reason) = (Subject::of(event), shortened(reason, MAX_REASON));
+        let reason = shortened(reason, MAX_REASON);
         let mut entries = self.entries();
         // A sender that tries again, or a distributor that polls, must not push the others out.
         if let Some(last) = entries.events.front_mut()
