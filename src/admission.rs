@@ -37,6 +37,7 @@ use crate::policy::Policy;
 use crate::report::{self, Ending, TaskReport};
 use crate::resolve::{Resolver, TaskDefaults};
 use crate::run::{Run, RunId, Work, hash};
+use crate::traces::{self, Beginning};
 use config::Config;
 
 /// Matching is the only work of the service that takes a processor for long; probes are answered
@@ -237,6 +238,14 @@ impl Admission {
             Ok(None) => Fetched::Absent,
             Err(_) => Fetched::Failed,
         });
+        let of_config = match &found {
+            Ok(_) => traces::Config::Read,
+            Err(_) => traces::Config::Unreadable,
+        };
+        let beginning = Beginning {
+            config: Some((Timestamp::now(), of_config)),
+            job: None,
+        };
         let config = match found {
             Ok(Some(config)) => config,
             Ok(None) => {
@@ -247,12 +256,12 @@ impl Admission {
             }
             Err(reason) => {
                 let broken = Broken::Unreadable(reason);
-                return self.refuse(id, &event, arrived, &broken).await;
+                return self.refuse(id, &event, arrived, beginning, &broken).await;
             }
         };
         let event = Arc::new(event);
         match self.search(id, &event, arrived, config).await {
-            Ok(Ok(run)) => self.begin(run).await,
+            Ok(Ok(run)) => self.begin(run, beginning).await,
             Ok(Err(NoMatch(why))) => {
                 info!(
                     "No match found for event {} of type {}. Skipping...",
@@ -266,7 +275,7 @@ impl Admission {
             }
             Err(errors) => {
                 let broken = Broken::Invalid(errors);
-                self.refuse(id, &event, arrived, &broken).await
+                self.refuse(id, &event, arrived, beginning, &broken).await
             }
         }
     }
@@ -320,7 +329,7 @@ impl Admission {
     }
 
     /// Makes the run durable, unless it was there before.
-    async fn begin(&self, mut run: Run) -> Admitted {
+    async fn begin(&self, mut run: Run, beginning: Beginning) -> Admitted {
         let span = Span::current();
         span.record("actions", run.actions.len());
         span.record("tasks", run.task_count());
@@ -334,7 +343,7 @@ impl Admission {
             if self.is_known(&run.id).await {
                 return seen_before();
             }
-            return self.answer_refused(&run).await;
+            return self.answer_refused(&run, beginning).await;
         }
         let Some(mut claim) = self.runs.claim(&run.id) else {
             return seen_before();
@@ -352,7 +361,7 @@ impl Admission {
                     return Admitted::Nothing(decision, "the event was answered before".into());
                 }
             };
-            match self.make_durable(claim, &mut run, started).await {
+            match self.make_durable(claim, &mut run, started, beginning).await {
                 Ok(admitted) => return admitted,
                 Err(undecided) => claim = undecided,
             }
@@ -397,10 +406,11 @@ impl Admission {
         mut claim: Claim,
         run: &mut Run,
         started: Sent,
+        beginning: Beginning,
     ) -> Result<Admitted, Claim> {
         while let Some(first) = run.first_place() {
             let (task, action) = (first.task.name.clone(), first.action.index);
-            match self.runs.begin(claim, run, started).await {
+            match self.runs.begin(claim, run, started, beginning).await {
                 Begun::Started => {
                     let told = "the run is started".into();
                     return Ok(Admitted::Accepted(Decision::Started, told));
@@ -419,11 +429,11 @@ impl Admission {
                 }
             }
         }
-        Ok(self.answer_refused(run).await)
+        Ok(self.answer_refused(run, beginning).await)
     }
 
     /// Answers a run of which nothing can run.
-    async fn answer_refused(&self, run: &Run) -> Admitted {
+    async fn answer_refused(&self, run: &Run, beginning: Beginning) -> Admitted {
         let mut reports = Vec::new();
         for action in &run.actions {
             let Work::Refused { task, reason } = &action.work else {
@@ -450,8 +460,8 @@ impl Admission {
                     &run.id,
                     &run.event,
                     run.arrived,
-                    verdict,
-                    &message,
+                    beginning,
+                    (verdict, &message),
                     self.runs.others_answer_until(&run.id).await,
                 )
                 .await;
@@ -468,6 +478,7 @@ impl Admission {
         id: &RunId,
         event: &Event,
         arrived: Timestamp,
+        beginning: Beginning,
         broken: &Broken,
     ) -> Admitted {
         if self.is_known(id).await {
@@ -494,8 +505,8 @@ impl Admission {
                 id,
                 &event.envelope,
                 arrived,
-                Verdict::Errored,
-                reason,
+                beginning,
+                (Verdict::Errored, reason),
                 self.runs.others_answer_until(id).await,
             )
             .await;
