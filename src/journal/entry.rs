@@ -127,7 +127,7 @@ pub(crate) struct TaskEntry {
     pub(crate) started: Option<Timestamp>,
     pub(crate) finished: Option<Timestamp>,
     pub(crate) pod: Option<String>,
-    /// Of its container, where this process saw its end.
+    /// Of its container, where this process saw its end; or else its Pod, when somebody looks at the run.
     pub(crate) exit_code: Option<i32>,
     /// Why it failed.
     pub(crate) reason: Option<String>,

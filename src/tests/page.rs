@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use axum::body::Body;
 use axum::http::Request;
 use insta::assert_snapshot;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Process, Tester, answered, config, task, triggered};
 use crate::admin::{self, Audience, Page};
@@ -154,7 +154,15 @@ async fn after_a_restart_runs_are_read_off_their_jobs() {
       sh.keptn.event.test.started sent, 0 attempts
       sh.keptn.event.test.finished sent, 0 attempts
     ");
-    service.process.runs().await;
+    // What its Pods still tell.
+    let id = word(&service.process.json("/").await["runs"][0]["id"]);
+    let run = service.process.json(&format!("/runs/{id}")).await;
+    let codes: Vec<&Value> = tasks_of(&run["run"]["actions"][0])
+        .map(|task| &task["exitCode"])
+        .collect();
+    assert_eq!(codes, [&json!(0), &json!(3), &Value::Null, &json!(0)]);
+    let page = service.process.page(&format!("/runs/{id}")).await;
+    assert!(text_of(&page).contains("\nexit code 3\n"), "{page}");
     let lists = service.cluster.calls()[before.len()..]
         .iter()
         .filter(|call| *call == "list jobs")

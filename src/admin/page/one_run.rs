@@ -165,7 +165,8 @@ fn logs_part(run: &RunEntry, logs: &BTreeMap<String, Log>) -> Markup {
                                 p.note { "Nothing: the task has no Pod, or none any more." }
                             }
                             @for tail in tails {
-                                p.facts { "Container " code { (tail.container) } " of Pod " code { (tail.pod) } }
+                                p.facts { "Container " code { (tail.container) } " of Pod " code { (tail.pod) }
+                                    @if let Some(code) = tail.exit_code.filter(|code| *code != 0) { ", exit code " (code) } }
                                 @if tail.text.is_empty() {
                                     p.note { "It printed nothing." }
                                 } @else {
