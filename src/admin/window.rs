@@ -169,8 +169,8 @@ impl Window {
         }
     }
 
-    pub(super) async fn runs(&self, asked: &Asked) -> Overview {
-        let problem = self.look_back().await;
+    /// `problem` is what went wrong at looking back.
+    pub(super) fn runs(&self, asked: &Asked, problem: Option<String>) -> Overview {
         let mut runs = self.0.journal.runs();
         runs.retain(|run| asked.is_for(run));
         let (count, pages) = (runs.len(), runs.len().div_ceil(PAGE).max(1));
@@ -301,7 +301,7 @@ impl Window {
 
     /// Reads the Jobs of runs that this process did not execute: once, or again and again while another one
     /// executes. Tells what went wrong.
-    async fn look_back(&self) -> Option<String> {
+    pub(super) async fn look_back(&self) -> Option<String> {
         let mut read = self.0.memory.read.lock().await;
         let leads = || matches!(self.0.leadership.standing(), Standing::Leading(_));
         if let Some(last) = read.as_ref() {
