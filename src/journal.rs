@@ -319,6 +319,33 @@ mod tests {
     }
 
     #[test]
+    fn a_task_has_ended_where_the_next_one_begins() {
+        let at = |second| Timestamp::from_second(second).ok();
+        let job = |created, finished| PastJob {
+            end: PastEnd::Succeeded,
+            created: at(created),
+            started: at(created),
+            finished: at(finished),
+        };
+        let mut run = run(Vec::new());
+        run.actions.push(run.actions[0].clone());
+        let names: Vec<String> = run
+            .steps()
+            .flat_map(|(_, places)| places)
+            .map(|place| place.job_name())
+            .collect();
+        let jobs = names.into_iter().zip([job(10, 14), job(12, 16)]);
+        let past = Past {
+            run,
+            jobs: jobs.collect(),
+            finished: at(15),
+            ..past(0)
+        };
+        let ends: Vec<_> = past.entry().tasks().map(|task| task.finished).collect();
+        assert_eq!(ends, [at(12), at(15)]);
+    }
+
+    #[test]
     fn a_newer_run_is_read_where_the_journal_was_full() {
         let journal = Journal::default();
         journal.add_past((0..MAX_ENDED_RUNS).map(past).collect());
