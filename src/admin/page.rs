@@ -11,7 +11,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::Asked;
 use super::window::{About, Duty};
-use crate::journal::entry::{RunState, Subject, TaskEntry, TaskState};
+use crate::journal::entry::{RunEntry, RunState, Subject, TaskEntry, TaskState};
 use words::time;
 
 pub(super) use event_list::events;
@@ -106,6 +106,29 @@ fn search(asked: &Asked, with_state: bool) -> Markup {
     }
 }
 
+/// Of `Reason: A, Message: B`, as answers have it.
+fn of_reason(text: &str) -> Option<(&str, &str)> {
+    text.strip_prefix("Reason: ")?.split_once(", Message: ")
+}
+
+/// What a run waits for that is no task.
+fn wait(run: &RunEntry) -> Option<String> {
+    if run.state == RunState::Waiting {
+        return Some(
+            "waits for its turn: as many runs as MAX_CONCURRENT_RUNS allows are at work".into(),
+        );
+    }
+    let is_at_work = run.tasks().any(|task| task.state == TaskState::Running);
+    if run.is_over() || is_at_work {
+        return None;
+    }
+    let error = run
+        .answers
+        .iter()
+        .find_map(|answer| answer.last_error.as_ref())?;
+    Some(format!("Keptn has not taken its answer yet: {error}"))
+}
+
 /// Why a task failed, without the name of its Job, which is long and stands beside it.
 fn reason(task: &TaskEntry) -> String {
     const USUAL: &str =
@@ -113,6 +136,7 @@ fn reason(task: &TaskEntry) -> String {
     let reason = task.reason.as_deref().unwrap_or("failed");
     let of_job = format!("job {} failed. ", task.job.as_deref().unwrap_or_default());
     let reason = reason.strip_prefix(&of_job).unwrap_or(reason);
+    let container = format!("container `{}`", task.job.as_deref().unwrap_or_default());
     let code = task.exit_code.filter(|code| *code != 0);
     match (reason.strip_prefix(USUAL), code) {
         (Some(""), Some(code)) => format!("exit code {code}"),
@@ -120,7 +144,12 @@ fn reason(task: &TaskEntry) -> String {
             format!("exit code {code}{attempts}")
         }
         (Some(why), _) if why.starts_with("; ") => why[2..].to_owned(),
-        _ => reason.to_owned(),
+        (Some(""), None) => "failed".to_owned(),
+        _ => match of_reason(reason) {
+            Some((reason, message)) => format!("{reason}: {message}"),
+            None => reason.to_owned(),
+        }
+        .replace(&container, "its container"),
     }
 }
 

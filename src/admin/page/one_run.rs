@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use super::words::{ago, seconds, time};
-use super::{LATER, Place, SOON, bars, layout, reason, scope, state, subject, task_state};
+use super::{LATER, Place, SOON, bars, layout, reason, scope, state, subject, task_state, wait};
 use crate::admin::window::{Log, RunView};
 use crate::journal::entry::{
     ActionEntry, AnswerEntry, AnswerState, RunEntry, Source, TaskEntry, TaskState,
@@ -27,6 +27,7 @@ pub(crate) fn run(view: &RunView) -> Markup {
                     None => { (seconds(run.arrived, now)) " so far" }
                 }
             }
+            @if let Some(text) = wait(run) { p { (text) } }
             @match run.source {
                 Source::Here => {}
                 Source::TakenOver => {

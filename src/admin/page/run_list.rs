@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::event_list::event_row;
 use super::words::{ago, seconds};
-use super::{LATER, Place, SOON, bars, layout, reason, scope, search, state, subject};
+use super::{LATER, Place, SOON, bars, layout, reason, scope, search, state, subject, wait};
 use crate::admin::Asked;
 use crate::admin::window::Overview;
 use crate::journal::entry::{RunEntry, TaskEntry, TaskState};
@@ -89,6 +89,9 @@ fn row(run: &RunEntry, now: Timestamp) -> Markup {
 fn why(run: &RunEntry) -> Option<Markup> {
     if let Some(problem) = &run.problem {
         return Some(html! { (problem.lines().next().unwrap_or_default()) });
+    }
+    if let Some(text) = wait(run) {
+        return Some(html! { (text) });
     }
     let failed = |task: &&TaskEntry| matches!(task.state, TaskState::Failed | TaskState::Warning);
     if let Some(task) = run.tasks().find(failed) {
