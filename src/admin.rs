@@ -7,11 +7,12 @@ mod window;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Path, Query, Request, State};
 use axum::http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY,
+    RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -19,7 +20,10 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
-use serde::{Deserialize, Serialize};
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::endpoint::Peer;
 use crate::journal::entry::RunState;
@@ -32,6 +36,12 @@ pub(crate) use window::{Memory, Sight, Window};
 /// Nothing is loaded from elsewhere, and nothing that a config or an event says is code.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
                       img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Pages that are made at once: each takes a processor for some milliseconds, and events need one, too.
+const MAX_LOOKS: usize = 4;
+
+/// Who looks waits for as long behind others.
+const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who sees the page: it tells what tasks print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -49,6 +59,7 @@ struct Inner {
     audience: Audience,
     /// None until the service is connected to its cluster.
     window: OnceLock<Window>,
+    looks: Semaphore,
 }
 
 impl Page {
@@ -56,6 +67,7 @@ impl Page {
         Self(Arc::new(Inner {
             audience,
             window: OnceLock::new(),
+            looks: Semaphore::new(MAX_LOOKS),
         }))
     }
 
@@ -65,7 +77,15 @@ impl Page {
     }
 }
 
+/// On a port of its own.
 pub(crate) fn router(metrics: &Metrics, page: &Page) -> Router {
+    pages(metrics, page)
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(only_for_reading)
+}
+
+/// Beside something else.
+pub(crate) fn pages(metrics: &Metrics, page: &Page) -> Router {
     let metrics = metrics.clone();
     let pages = Router::new()
         .route("/", get(runs))
@@ -102,6 +122,18 @@ pub(crate) fn router(metrics: &Metrics, page: &Page) -> Router {
         .route("/livez", get(|| async { "ok" }))
 }
 
+async fn nothing_here() -> (StatusCode, &'static str) {
+    let reason = "there is nothing here, expected one of / (runs), /runs/ID, /runs/ID/logs/JOB, /events, /metrics \
+                  and /livez\n";
+    (StatusCode::NOT_FOUND, reason)
+}
+
+async fn only_for_reading() -> Response {
+    let reason = "the status page is for reading, with GET\n";
+    let allowed = [(ALLOW, "GET,HEAD")];
+    (StatusCode::METHOD_NOT_ALLOWED, allowed, reason).into_response()
+}
+
 fn file(content_type: &'static str, text: &'static str) -> Response {
     (
         [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-cache")],
@@ -122,24 +154,24 @@ pub(crate) struct Asked {
     format: String,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Parameters {
-    q: String,
-    state: String,
-    page: String,
-    format: String,
-}
-
 impl Asked {
     /// Whoever asks for what there is not is told so, and not that there is nothing.
-    fn of(parameters: Parameters) -> Result<Self, String> {
-        let Parameters {
-            q,
-            state,
-            page,
-            format,
-        } = parameters;
+    fn of(parameters: Vec<(String, String)>) -> Result<Self, String> {
+        let [mut q, mut state, mut page, mut format] = [None, None, None, None];
+        for (name, value) in parameters {
+            let place = match name.as_str() {
+                "q" => &mut q,
+                "state" => &mut state,
+                "page" => &mut page,
+                "format" => &mut format,
+                // Whoever passes links on may add something.
+                _ => continue,
+            };
+            if place.replace(value).is_some() {
+                return Err(format!("`{name}` is there twice, expected once\n"));
+            }
+        }
+        let [q, state, page, format] = [q, state, page, format].map(Option::unwrap_or_default);
         let states = RunState::ASKED.map(|(state, _)| state);
         one_of("state", &state, &states)?;
         one_of("format", &format, &["", "html", "json"])?;
@@ -174,7 +206,7 @@ impl<S: Sync> FromRequestParts<S> for Asked {
     type Rejection = (StatusCode, String);
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let asked = match Query::<Parameters>::try_from_uri(&parts.uri) {
+        let asked = match Query::try_from_uri(&parts.uri) {
             Ok(Query(parameters)) => Self::of(parameters),
             Err(error) => Err(format!("{}\n", error.body_text())),
         };
@@ -225,10 +257,21 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], text + "\n").into_response()
 }
 
+/// Makes a page where nothing else waits for it.
+async fn aside(make: impl FnOnce() -> Response + Send + 'static) -> Response {
+    tokio::task::spawn_blocking(make)
+        .await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
 async fn runs(Extension(window): Extension<Window>, asked: Asked, headers: HeaderMap) -> Response {
-    let overview = window.runs(&asked).await;
-    let html = || page::runs(&overview, &asked);
-    Form::of(&asked, &headers).write(StatusCode::OK, &overview, html)
+    let problem = window.look_back().await;
+    let form = Form::of(&asked, &headers);
+    aside(move || {
+        let overview = window.runs(&asked, problem);
+        form.write(StatusCode::OK, &overview, || page::runs(&overview, &asked))
+    })
+    .await
 }
 
 async fn events(
@@ -236,9 +279,12 @@ async fn events(
     asked: Asked,
     headers: HeaderMap,
 ) -> Response {
-    let events = window.events(&asked);
-    let html = || page::events(&events, &asked);
-    Form::of(&asked, &headers).write(StatusCode::OK, &events, html)
+    let form = Form::of(&asked, &headers);
+    aside(move || {
+        let events = window.events(&asked);
+        form.write(StatusCode::OK, &events, || page::events(&events, &asked))
+    })
+    .await
 }
 
 async fn run(
@@ -249,7 +295,7 @@ async fn run(
 ) -> Response {
     let form = Form::of(&asked, &headers);
     match window.run(&RunId::from_label(&id)).await {
-        Some(run) => form.write(StatusCode::OK, &run, || page::run(&run)),
+        Some(run) => aside(move || form.write(StatusCode::OK, &run, || page::run(&run))).await,
         None => not_found(form, &window, &format!("run {id}")),
     }
 }
@@ -306,8 +352,21 @@ async fn only_for_its_audience(
         let reason = "the service is not connected to its cluster yet, its log tells why\n";
         return (StatusCode::SERVICE_UNAVAILABLE, reason).into_response();
     };
+    if percent_decode_str(request.uri().path())
+        .decode_utf8()
+        .is_err()
+    {
+        let reason = "the address is no UTF-8 once its `%` are decoded\n";
+        return (StatusCode::BAD_REQUEST, reason).into_response();
+    }
+    let Ok(look) = timeout(LOOK_PATIENCE, page.0.looks.acquire()).await else {
+        let reason = "too many look at the page at once, look again in some seconds\n";
+        let again = [(RETRY_AFTER, "5")];
+        return (StatusCode::SERVICE_UNAVAILABLE, again, reason).into_response();
+    };
     request.extensions_mut().insert(window.clone());
     let mut response = next.run(request).await;
+    drop(look);
     let headers = response.headers_mut();
     for (name, value) in [
         (CONTENT_SECURITY_POLICY, POLICY),

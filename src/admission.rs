@@ -27,7 +27,7 @@ use crate::job_config::matching::why_none;
 use crate::job_config::problem::{ConfigErrors, Problem};
 use crate::job_config::reader::{self, CONFIG_URI, ReadConfig};
 use crate::job_config::yaml;
-use crate::journal::entry::EventOutcome;
+use crate::journal::entry::{EventOutcome, Subject};
 use crate::journal::{Earlier, Journal, RunEnd};
 use crate::keptn::answers::Sent;
 use crate::keptn::error_log::ErrorLog;
@@ -38,6 +38,7 @@ use crate::policy::Policy;
 use crate::report::{self, Ending, TaskReport};
 use crate::resolve::{Resolver, TaskDefaults};
 use crate::run::{Run, RunId, Work, hash};
+use crate::traces::{self, Beginning};
 use config::Config;
 use last_configs::LastConfigs;
 
@@ -203,7 +204,7 @@ impl Admission {
         let admission = Arc::clone(self);
         let begun = Instant::now();
         let work = async move {
-            let (arrived, envelope) = (Timestamp::now(), event.envelope.clone());
+            let (arrived, subject) = (Timestamp::now(), Subject::of(&event.envelope));
             let decided = AssertUnwindSafe(Box::pin(admission.decide(&id, event, arrived)))
                 .catch_unwind()
                 .await;
@@ -216,7 +217,7 @@ impl Admission {
             info!(outcome, seconds, "the event is decided");
             let (outcome, reason) = admitted.told();
             let journal = &admission.journal;
-            journal.event(&envelope, &id, outcome, reason, arrived);
+            journal.event(subject, &id, outcome, reason, arrived);
             sender.send_replace(Some(admitted));
             lock(&admission.under_way.admissions).remove(&id);
             drop(memory);
@@ -241,6 +242,14 @@ impl Admission {
             Ok(None) => Fetched::Absent,
             Err(_) => Fetched::Failed,
         });
+        let of_config = match &found {
+            Ok(_) => traces::Config::Read,
+            Err(_) => traces::Config::Unreadable,
+        };
+        let beginning = Beginning {
+            config: Some((Timestamp::now(), of_config)),
+            job: None,
+        };
         let config = match found {
             Ok(Some(config)) => config,
             Ok(None) => {
@@ -251,12 +260,12 @@ impl Admission {
             }
             Err(reason) => {
                 let broken = Broken::Unreadable(reason);
-                return self.refuse(id, &event, arrived, &broken).await;
+                return self.refuse(id, &event, arrived, beginning, &broken).await;
             }
         };
         let event = Arc::new(event);
         match self.search(id, &event, arrived, config).await {
-            Ok(Ok(run)) => self.begin(run).await,
+            Ok(Ok(run)) => self.begin(run, beginning).await,
             Ok(Err(NoMatch(why))) => {
                 info!(
                     "No match found for event {} of type {}. Skipping...",
@@ -270,7 +279,7 @@ impl Admission {
             }
             Err(errors) => {
                 let broken = Broken::Invalid(errors);
-                self.refuse(id, &event, arrived, &broken).await
+                self.refuse(id, &event, arrived, beginning, &broken).await
             }
         }
     }
@@ -342,7 +351,7 @@ impl Admission {
     }
 
     /// Makes the run durable, unless it was there before.
-    async fn begin(&self, mut run: Run) -> Admitted {
+    async fn begin(&self, mut run: Run, beginning: Beginning) -> Admitted {
         let span = Span::current();
         span.record("actions", run.actions.len());
         span.record("tasks", run.task_count());
@@ -356,7 +365,7 @@ impl Admission {
             if self.is_known(&run.id).await {
                 return seen_before();
             }
-            return self.answer_refused(&run).await;
+            return self.answer_refused(&run, beginning).await;
         }
         let Some(mut claim) = self.runs.claim(&run.id) else {
             return seen_before();
@@ -374,7 +383,7 @@ impl Admission {
                     return Admitted::Nothing(decision, "the event was answered before".into());
                 }
             };
-            match self.make_durable(claim, &mut run, started).await {
+            match self.make_durable(claim, &mut run, started, beginning).await {
                 Ok(admitted) => return admitted,
                 Err(undecided) => claim = undecided,
             }
@@ -419,10 +428,11 @@ impl Admission {
         mut claim: Claim,
         run: &mut Run,
         started: Sent,
+        beginning: Beginning,
     ) -> Result<Admitted, Claim> {
         while let Some(first) = run.first_place() {
             let (task, action) = (first.task.name.clone(), first.action.index);
-            match self.runs.begin(claim, run, started).await {
+            match self.runs.begin(claim, run, started, beginning).await {
                 Begun::Started => {
                     let told = "the run is started".into();
                     return Ok(Admitted::Accepted(Decision::Started, told));
@@ -441,11 +451,11 @@ impl Admission {
                 }
             }
         }
-        Ok(self.answer_refused(run).await)
+        Ok(self.answer_refused(run, beginning).await)
     }
 
     /// Answers a run of which nothing can run.
-    async fn answer_refused(&self, run: &Run) -> Admitted {
+    async fn answer_refused(&self, run: &Run, beginning: Beginning) -> Admitted {
         let mut reports = Vec::new();
         for action in &run.actions {
             let Work::Refused { task, reason } = &action.work else {
@@ -472,8 +482,8 @@ impl Admission {
                     &run.id,
                     &run.event,
                     run.arrived,
-                    verdict,
-                    &message,
+                    beginning,
+                    (verdict, &message),
                     self.runs.others_answer_until(&run.id).await,
                 )
                 .await;
@@ -490,6 +500,7 @@ impl Admission {
         id: &RunId,
         event: &Event,
         arrived: Timestamp,
+        beginning: Beginning,
         broken: &Broken,
     ) -> Admitted {
         if self.is_known(id).await {
@@ -516,8 +527,8 @@ impl Admission {
                 id,
                 &event.envelope,
                 arrived,
-                Verdict::Errored,
-                reason,
+                beginning,
+                (Verdict::Errored, reason),
                 self.runs.others_answer_until(id).await,
             )
             .await;

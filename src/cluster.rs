@@ -139,7 +139,8 @@ impl Cluster {
         self.namespaces.get(self.name_of_namespace(place))
     }
 
-    fn name_of_namespace<'a>(&'a self, place: Place<'a>) -> &'a str {
+    /// As it is called.
+    pub(crate) fn name_of_namespace<'a>(&'a self, place: Place<'a>) -> &'a str {
         let own = place.task.namespace.as_ref();
         own.map_or(&self.namespace, |name| name.as_str())
     }

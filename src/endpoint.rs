@@ -9,7 +9,7 @@ use std::time::Duration;
 pub(crate) use axum::Router;
 pub(crate) use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -64,7 +64,10 @@ impl Endpoint {
     pub(crate) fn router(self, path: &str) -> Router {
         let state = Arc::new(self);
         let health = || async { ([(CONTENT_TYPE, "application/json")], "{\"status\":\"OK\"}") };
-        let events = post(receive);
+        let events = post(receive).fallback(async || {
+            let reason = "events are posted here, and there is nothing else";
+            (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "POST")], reason)
+        });
         let router = Router::new()
             .route("/livez", get(|| async { "ok" }))
             .route("/readyz", get(readyz))

@@ -29,7 +29,7 @@ use crate::policy::Policy;
 use crate::report::{self, ContainerLog, Ending, Masks, TaskReport};
 use crate::run::{Place, Run, RunAction, RunId, SpansOfRuns, Work};
 use crate::slots::Turn;
-use crate::traces::{self, AnswerTold, RunTold, TaskTold, Traces};
+use crate::traces::{self, AnswerTold, Beginning, RunTold, TaskTold, Traces};
 
 use calm::Calm;
 pub(crate) use runs::{Begun, Claim, Runs};
@@ -79,6 +79,7 @@ pub(crate) struct Course {
     jobs: BTreeSet<String>,
     /// There may be Jobs that this execution does not come to.
     taken_over: bool,
+    beginning: Beginning,
 }
 
 /// A task that ended, or one that was refused.
@@ -95,13 +96,19 @@ struct Done<'a> {
 
 impl Course {
     /// Of a run whose first Job this process has just created.
-    pub(crate) fn begins(first: Place<'_>, start: Start, started: Sent) -> Self {
+    pub(crate) fn begins(
+        first: Place<'_>,
+        start: Start,
+        started: Sent,
+        beginning: Beginning,
+    ) -> Self {
         Self {
             queued: start == Start::Queued,
             started,
             finished: Sent::No,
             jobs: BTreeSet::from([first.job_name()]),
             taken_over: false,
+            beginning,
         }
     }
 
@@ -118,6 +125,7 @@ impl Course {
             finished,
             jobs: progress.jobs,
             taken_over: true,
+            beginning: Beginning::default(),
         }
     }
 
@@ -194,7 +202,7 @@ impl Executor {
             } else {
                 Verdict::Succeeded
             };
-            return self.tell(run, verdict, &tasks, &[]);
+            return self.tell(run, course, verdict, &tasks, &[]);
         };
         let mut answers: Vec<AnswerTold> = Vec::new();
         if let Some((started, told)) = announced {
@@ -207,7 +215,7 @@ impl Executor {
             self.conclude(run, &places).await;
             // No orderly shutdown comes between the mark and this.
             answers.push(told(event_type, delivered));
-            self.tell(run, verdict, &tasks, &answers);
+            self.tell(run, course, verdict, &tasks, &answers);
         };
         Box::pin(self.answers.deliver(finished, course.finished, mark)).await;
         if let Some(end) = last_end {
@@ -425,7 +433,8 @@ impl Executor {
         let event_type = answer.event_type().to_owned();
         let mark = async |delivered| {
             self.conclude(run, &places).await;
-            self.tell(run, Verdict::Errored, &[], &[told(event_type, delivered)]);
+            let answers = [told(event_type, delivered)];
+            self.tell(run, &course, Verdict::Errored, &[], &answers);
         };
         self.answers.deliver(answer, sent, mark).await;
     }
@@ -441,6 +450,7 @@ impl Executor {
             let (began, ended) = done.time?;
             Some(TaskTold {
                 place: *place,
+                namespace: self.cluster.name_of_namespace(*place).to_owned(),
                 pod: end.pod.as_ref().map(|(name, _)| name.clone()),
                 began,
                 ended,
@@ -459,7 +469,14 @@ impl Executor {
     }
 
     /// Tells of a run that is over.
-    fn tell(&self, run: &Run, verdict: Verdict, tasks: &[TaskTold<'_>], answers: &[AnswerTold]) {
+    fn tell(
+        &self,
+        run: &Run,
+        course: &Course,
+        verdict: Verdict,
+        tasks: &[TaskTold<'_>],
+        answers: &[AnswerTold],
+    ) {
         let failed = tasks.iter().filter(|told| told.result.is_failure()).count();
         let lasted = Timestamp::now().duration_since(run.arrived);
         info!(
@@ -477,6 +494,7 @@ impl Executor {
             arrived: run.arrived,
             over: Timestamp::now(),
             verdict,
+            beginning: course.beginning,
             tasks,
             answers,
         });
@@ -489,8 +507,8 @@ impl Executor {
         run: &RunId,
         event: &Envelope,
         arrived: Timestamp,
-        verdict: Verdict,
-        message: &str,
+        beginning: Beginning,
+        (verdict, message): (Verdict, &str),
         then: Instant,
     ) {
         let sent = Sent::Perhaps(then);
@@ -511,6 +529,7 @@ impl Executor {
                 arrived,
                 over: Timestamp::now(),
                 verdict,
+                beginning,
                 tasks: &[],
                 answers: &[started, told(finished_type, delivered)],
             });

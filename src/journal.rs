@@ -63,13 +63,13 @@ impl Journal {
     /// A delivery, when it was decided on.
     pub(crate) fn event(
         &self,
-        event: &Envelope,
+        subject: Subject,
         run: &RunId,
         outcome: EventOutcome,
         reason: &str,
         arrived: Timestamp,
     ) {
-        let (subject, reason) = (Subject::of(event), shortened(reason, MAX_REASON));
+        let reason = shortened(reason, MAX_REASON);
         let mut entries = self.entries();
         // A sender that tries again, or a distributor that polls, must not push the others out.
         if let Some(last) = entries.events.front_mut()
@@ -316,6 +316,33 @@ mod tests {
             finished: None,
             over: true,
         }
+    }
+
+    #[test]
+    fn a_task_has_ended_where_the_next_one_begins() {
+        let at = |second| Timestamp::from_second(second).ok();
+        let job = |created, finished| PastJob {
+            end: PastEnd::Succeeded,
+            created: at(created),
+            started: at(created),
+            finished: at(finished),
+        };
+        let mut run = run(Vec::new());
+        run.actions.push(run.actions[0].clone());
+        let names: Vec<String> = run
+            .steps()
+            .flat_map(|(_, places)| places)
+            .map(|place| place.job_name())
+            .collect();
+        let jobs = names.into_iter().zip([job(10, 14), job(12, 16)]);
+        let past = Past {
+            run,
+            jobs: jobs.collect(),
+            finished: at(15),
+            ..past(0)
+        };
+        let ends: Vec<_> = past.entry().tasks().map(|task| task.finished).collect();
+        assert_eq!(ends, [at(12), at(15)]);
     }
 
     #[test]

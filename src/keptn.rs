@@ -14,6 +14,7 @@ use std::io;
 use std::time::Duration;
 
 use futures::TryFutureExt;
+use reqwest::header::RETRY_AFTER;
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Request, Response, StatusCode, Url};
 use tokio::time::timeout;
@@ -64,6 +65,8 @@ pub(crate) enum SendError {
 /// An answer that was read to its end, or to its limit.
 pub(crate) struct Answered {
     pub(crate) status: StatusCode,
+    /// After what time the server wants to be asked again; a date it may give instead is not read.
+    pub(crate) retry_after: Option<Duration>,
     /// None if there is more than the limit allows.
     pub(crate) body: Option<Vec<u8>>,
 }
@@ -79,6 +82,7 @@ impl Http {
             let response = self.transport.clone().oneshot(request).await?;
             Ok(Answered {
                 status: response.status(),
+                retry_after: retry_after(&response),
                 body: body(response, limit).await?,
             })
         };
@@ -186,6 +190,11 @@ fn client(
         tracing::warn!(%error, "no CA certificates were found, HTTPS will not work");
         builder().tls_certs_only(std::iter::empty()).build()
     })
+}
+
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    Some(Duration::from_secs(seconds.trim().parse().ok()?))
 }
 
 /// A body of at most `limit` bytes; none if it has more.

@@ -121,7 +121,7 @@ impl Desk {
         let router = service.router();
         let page = Page::new(Audience::Local);
         page.shows(service.window());
-        let admin = admin::router(&metrics, &page);
+        let admin = admin::pages(&metrics, &page);
         let service = tokio::spawn(service.run(None));
         // It has the Lease and the Jobs of nobody else: a first event is executed at once.
         while !is_ready(&router).await {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::keptn::Http;
 use crate::run::SpansOfRuns;
 
-pub(crate) use spans::{AnswerTold, Result, RunTold, TaskTold};
+pub(crate) use spans::{AnswerTold, Beginning, Config, Result, RunTold, TaskTold};
 
 /// Of a collector that is away, or slow: about 2 MB.
 const QUEUE: usize = 2048;

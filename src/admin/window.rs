@@ -122,6 +122,15 @@ pub(crate) enum Log {
 }
 
 impl Log {
+    /// Of the task's own container in its last Pod: known here also where another process saw its end.
+    fn exit_code(&self, task: &TaskEntry) -> Option<i32> {
+        let Self::Containers(tails) = self else {
+            return None;
+        };
+        let is_own = |tail: &&Tail| Some(&tail.container) == task.job.as_ref();
+        tails.iter().rev().find(is_own)?.exit_code
+    }
+
     pub(crate) fn to_text(&self) -> String {
         match self {
             Self::Missing(reason) => format!("{reason}\n"),
@@ -160,8 +169,8 @@ impl Window {
         }
     }
 
-    pub(super) async fn runs(&self, asked: &Asked) -> Overview {
-        let problem = self.look_back().await;
+    /// `problem` is what went wrong at looking back.
+    pub(super) fn runs(&self, asked: &Asked, problem: Option<String>) -> Overview {
         let mut runs = self.0.journal.runs();
         runs.retain(|run| asked.is_for(run));
         let (count, pages) = (runs.len(), runs.len().div_ceil(PAGE).max(1));
@@ -216,7 +225,11 @@ impl Window {
             let log = self.tails(task).await;
             (job, log)
         });
-        let logs = join_all(logs).await.into_iter().collect();
+        let logs: BTreeMap<String, Log> = join_all(logs).await.into_iter().collect();
+        for task in run.tasks_mut().filter(|task| task.exit_code.is_none()) {
+            let log = task.job.as_ref().and_then(|job| logs.get(job));
+            task.exit_code = log.and_then(|log| log.exit_code(task));
+        }
         Some(RunView {
             service: self.about(),
             logs,
@@ -288,7 +301,7 @@ impl Window {
 
     /// Reads the Jobs of runs that this process did not execute: once, or again and again while another one
     /// executes. Tells what went wrong.
-    async fn look_back(&self) -> Option<String> {
+    pub(super) async fn look_back(&self) -> Option<String> {
         let mut read = self.0.memory.read.lock().await;
         let leads = || matches!(self.0.leadership.standing(), Standing::Leading(_));
         if let Some(last) = read.as_ref() {

@@ -19,9 +19,12 @@ const BYTES: usize = 32 << 10;
 
 /// The last lines of a container.
 #[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Tail {
     pub(crate) pod: String,
     pub(crate) container: String,
+    /// None while it runs.
+    pub(crate) exit_code: Option<i32>,
     pub(crate) text: String,
 }
 
@@ -62,7 +65,12 @@ pub(super) async fn tails(pods: &Api<Pod>, job: &str, masks: &Masks) -> Result<V
         let init = status.init_container_statuses.unwrap_or_default();
         let own = status.container_statuses.unwrap_or_default();
         for container in init.iter().chain(&own).filter(|of| has_printed(of)) {
-            tails.push(tail(pods, &pod.name_any(), &container.name, masks).await?);
+            tails.push(Tail {
+                text: tail(pods, &pod.name_any(), &container.name, masks).await?,
+                pod: pod.name_any(),
+                container: container.name.clone(),
+                exit_code: exit_code(container),
+            });
         }
     }
     Ok(tails)
@@ -73,13 +81,19 @@ fn has_printed(container: &ContainerStatus) -> bool {
     state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
 }
 
-async fn tail(pods: &Api<Pod>, pod: &str, container: &str, masks: &Masks) -> Result<Tail, Failed> {
+fn exit_code(container: &ContainerStatus) -> Option<i32> {
+    let terminated = container.state.as_ref()?.terminated.as_ref()?;
+    Some(terminated.exit_code)
+}
+
+async fn tail(
+    pods: &Api<Pod>,
+    pod: &str,
+    container: &str,
+    masks: &Masks,
+) -> Result<String, Failed> {
     let mut text = LogText::new(BYTES, masks);
     let read = logs::stream(pods, pod, container, Some(LINES), &mut text);
     call(read).await?;
-    Ok(Tail {
-        pod: pod.to_owned(),
-        container: container.to_owned(),
-        text: text.finish().render(BYTES),
-    })
+    Ok(text.finish().render(BYTES))
 }

@@ -1,6 +1,7 @@
-//! Accepts connections, each with a limit for its header, and ends the slowest where there are too many.
+//! Accepts connections, each with a limit for its header and one for all of it, and ends the slowest where
+//! there are too many.
 //!
-//! `axum::serve` has no such limit, so that half a header would stay for ever.
+//! `axum::serve` has no such limits, so that half a header, or an answer that nobody reads, would stay for ever.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -23,12 +25,17 @@ use tracing::{debug, warn};
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// From its first byte to the last one of the answer: header and body have 10 s each, no answer takes as long to
+/// make, and what is left is for reading it.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Of a connection; a header must fit. The library's own limit is 400 KiB, which hundreds of senders of
 /// large bodies would all fill, before anybody counts what they send.
 const BUFFER: usize = 16 << 10;
 
 /// Whose request has not come in full; each takes up to [`BUFFER`] and some 10 KiB, 13 MiB together. It is
-/// half of the file descriptors that a process often has.
+/// half of the file descriptors that a process often has. Of the status page, whose answers are large, it is all
+/// connections: there nothing says that a request is complete.
 const MAX_ARRIVING: usize = 512;
 
 /// Where the process runs out of file descriptors, accepting at once again would only spin.
@@ -141,12 +148,45 @@ impl Acceptor {
             .keep_alive(false)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         self.connections.spawn(async move {
+            let connection = timeout(CONNECTION_TIMEOUT, connection);
             match end.run_until_cancelled(connection).await {
-                Some(Ok(())) => {}
-                Some(Err(error)) => debug!(%error, "a connection ended early"),
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => debug!(%error, "a connection ended early"),
+                Some(Err(_)) => debug!("a connection took too long"),
                 None => debug!("a slow connection gave way to others"),
             }
             arrival.is_complete();
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_the_answer_is_let_go() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        // More than sockets hold.
+        let router = Router::new().route("/", get(|| async { "x".repeat(64 << 20) }));
+        let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
+        let accepting = accept(listener, router, connections.clone(), stop.clone());
+        let accepting = tokio::spawn(accepting);
+        while connections.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+        accepting.await.unwrap();
+        connections.close();
+        connections.wait().await;
+        drop(client);
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ use crate::journal::RunEnd;
 use crate::keptn::answers::Sent;
 use crate::run::{Run, RunId};
 use crate::slots::{Slots, Turn};
+use crate::traces::Beginning;
 
 /// For the process that was the first to get an event that leaves no Job, before another one looks whether it
 /// is answered: that takes 2 s as a rule.
@@ -143,8 +145,14 @@ impl Runs {
     }
 
     /// Makes a run durable and executes it, or leaves it to the process that does. `started` tells
-    /// whether Keptn heard of it.
-    pub(crate) async fn begin(self: &Arc<Self>, claim: Claim, run: &Run, started: Sent) -> Begun {
+    /// whether Keptn heard of it, `beginning` what came before.
+    pub(crate) async fn begin(
+        self: &Arc<Self>,
+        claim: Claim,
+        run: &Run,
+        started: Sent,
+        mut beginning: Beginning,
+    ) -> Begun {
         let Some(first) = run.first_place() else {
             return Begun::Before;
         };
@@ -166,7 +174,8 @@ impl Runs {
                 self.executor.metrics.first_job(run.arrived);
                 match turn {
                     Some(turn) => {
-                        let course = Course::begins(first, start, started);
+                        beginning.job = Some(Timestamp::now());
+                        let course = Course::begins(first, start, started, beginning);
                         self.execute(claim, run.clone(), turn, course);
                     }
                     None => self.cluster.leaves(first),

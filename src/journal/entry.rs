@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::event::Envelope;
 use crate::event::answer;
 use crate::job_config::fields::OnFailure;
+use crate::report::shortened;
 use crate::run::{Place, Run, RunId, Work};
 
 /// Bytes of a name that are kept: the config's author chooses it.
@@ -126,7 +127,7 @@ pub(crate) struct TaskEntry {
     pub(crate) started: Option<Timestamp>,
     pub(crate) finished: Option<Timestamp>,
     pub(crate) pod: Option<String>,
-    /// Of its container, where this process saw its end.
+    /// Of its container, where this process saw its end; or else its Pod, when somebody looks at the run.
     pub(crate) exit_code: Option<i32>,
     /// Why it failed.
     pub(crate) reason: Option<String>,
@@ -176,7 +177,7 @@ pub(crate) enum AnswerState {
 }
 
 impl Subject {
-    pub(super) fn of(envelope: &Envelope) -> Self {
+    pub(crate) fn of(envelope: &Envelope) -> Self {
         let scope = &envelope.scope;
         let part = |text: &Option<String>| text.as_deref().map(name);
         Self {
@@ -272,7 +273,7 @@ impl RunEntry {
             event: Subject::of(event),
             arrived,
             ended: None,
-            problem: Some(cut(problem, MAX_REASON)),
+            problem: Some(shortened(problem, MAX_REASON)),
             actions: Vec::new(),
             tasks_left_out: 0,
             answers: AnswerEntry::both(event),
@@ -383,7 +384,7 @@ impl TaskEntry {
             finished: None,
             pod: None,
             exit_code: None,
-            reason: Some(cut(reason, MAX_REASON)),
+            reason: Some(shortened(reason, MAX_REASON)),
             now: None,
         }
     }
@@ -406,7 +407,7 @@ impl TaskEntry {
             OnFailure::Fail => TaskState::Failed,
             OnFailure::Warn => TaskState::Warning,
         };
-        self.reason = Some(cut(reason, MAX_REASON));
+        self.reason = Some(shortened(reason, MAX_REASON));
     }
 }
 
@@ -449,16 +450,12 @@ impl EventOutcome {
     }
 }
 
+/// At most [`MAX_NAME`] bytes and the mark of the cut: a name is known by its beginning.
 fn name(text: &str) -> String {
-    cut(text, MAX_NAME)
-}
-
-/// At most `bytes` and the mark of the cut.
-pub(super) fn cut(text: &str, bytes: usize) -> String {
-    if text.len() <= bytes {
+    if text.len() <= MAX_NAME {
         return text.to_owned();
     }
     let is_boundary = |place: &usize| text.is_char_boundary(*place);
-    let end = (0..=bytes).rev().find(is_boundary).unwrap_or(0);
+    let end = (0..=MAX_NAME).rev().find(is_boundary).unwrap_or(0);
     format!("{}…", &text[..end])
 }

@@ -56,6 +56,15 @@ impl Past {
             (task.begun, task.started) = (job.created, job.started);
             task.finished = job.finished;
         }
+        // A Job shows its end seconds late; the next one is not created before it, nor is `.finished` sent.
+        let mut next = self.finished;
+        let actions = entry.actions.iter_mut().rev();
+        for task in actions.flat_map(|action| action.tasks.iter_mut().rev()) {
+            if let (Some(finished), Some(next)) = (&mut task.finished, next) {
+                *finished = next.min(*finished);
+            }
+            next = task.begun.or(next);
+        }
         let taken = [self.started, self.finished];
         for (index, answer) in entry.answers.iter_mut().enumerate() {
             let sent = self.over || taken.get(index).is_some_and(Option::is_some);

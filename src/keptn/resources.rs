@@ -251,7 +251,7 @@ impl Resources {
             *shown = others;
             answered = self.send(url, query, shown, limit).await?;
         }
-        let Answered { status, body } = answered;
+        let Answered { status, body, .. } = answered;
         let url = url.to_owned();
         if status.is_success() {
             let Some(body) = body else {

@@ -166,8 +166,13 @@ async fn pass(front: Arc<Front>, request: Request<Body>) -> Response {
     // The service reads on what is too large, so that its sender comes to reading the answer.
     let is_too_large = body.size_hint().lower() > MAX_BODY_BYTES as u64;
     if head.method != Method::POST || is_too_large {
+        let path = head.uri.path().to_owned();
         let request = Request::from_parts(head, body);
-        return answer(&front.service, request).await;
+        let response = answer(&front.service, request).await;
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+            return what_there_is(&path);
+        }
+        return response;
     }
     match to_bytes(body, MAX_BODY_BYTES).await {
         Ok(body) => {
@@ -180,6 +185,14 @@ async fn pass(front: Arc<Front>, request: Request<Body>) -> Response {
         }
         Err(error) => refused(&error),
     }
+}
+
+fn what_there_is(path: &str) -> Response {
+    let text = format!(
+        "there is nothing to read at {path}, but at / (runs), /events, /metrics and /test-events; what is posted, \
+         to any path, is an event\n"
+    );
+    (StatusCode::NOT_FOUND, text).into_response()
 }
 
 fn refused(error: &axum::Error) -> Response {

@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 
 use http::{HeaderMap, StatusCode};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
 use prost::Message;
@@ -22,6 +24,10 @@ struct Model {
     away: bool,
     /// Answers to the next requests, before it takes what comes.
     troubles: Vec<StatusCode>,
+    /// What these say of when to come again.
+    retry_after: Option<&'static str>,
+    /// Of each request, from now on.
+    refuses: i64,
     attempts: usize,
     taken: Vec<ResourceSpans>,
     shown: Vec<(String, HeaderMap)>,
@@ -45,6 +51,14 @@ impl Collector {
             .iter()
             .map(|code| StatusCode::from_u16(*code).unwrap());
         self.0.lock().unwrap().troubles = statuses.collect();
+    }
+
+    pub(super) fn wants_to_be_asked_after(&self, seconds: &'static str) {
+        self.0.lock().unwrap().retry_after = Some(seconds);
+    }
+
+    pub(super) fn refuses_spans(&self, count: i64) {
+        self.0.lock().unwrap().refuses = count;
     }
 
     pub(super) fn attempts(&self) -> usize {
@@ -96,8 +110,18 @@ impl Model {
         } else {
             self.troubles.remove(0)
         };
-        let response = http::Response::builder().status(status);
-        Ok(response.body(Vec::new()).unwrap().into())
+        let mut response = http::Response::builder().status(status);
+        if let Some(seconds) = self.retry_after.filter(|_| status != StatusCode::OK) {
+            response = response.header("retry-after", seconds);
+        }
+        let partial_success = ExportTracePartialSuccess {
+            rejected_spans: self.refuses,
+            error_message: "too many attributes".into(),
+        };
+        let said = ExportTraceServiceResponse {
+            partial_success: Some(partial_success).filter(|part| part.rejected_spans > 0),
+        };
+        Ok(response.body(said.encode_to_vec()).unwrap().into())
     }
 }
 

@@ -618,6 +618,16 @@ async fn a_service_at_a_desk_takes_edits_and_sends_test_events_again() {
         send("test-events/one").await,
         "there is no test event one, expected a number from 1 to 1\n"
     );
+    // Where the page is read, events are posted.
+    let event = client
+        .post(format!("http://127.0.0.1:{port}/"))
+        .header("content-type", "application/cloudevents+json")
+        .body(triggered("event-2").to_string());
+    assert_eq!(event.send().await.unwrap().status(), 202);
+    let read = client.get(format!("http://127.0.0.1:{port}/run/1"));
+    let read = read.send().await.unwrap();
+    assert_eq!(read.status(), 404);
+    assert_snapshot!(read.text().await.unwrap(), @"there is nothing to read at /run/1, but at / (runs), /events, /metrics and /test-events; what is posted, to any path, is an event");
     stop.cancel();
     service.await.unwrap().unwrap();
 }

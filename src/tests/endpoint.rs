@@ -66,8 +66,8 @@ async fn each_request_gets_the_answer_that_fits_it() {
     HTTP/1.1 413 Payload Too Large | the body has more than the allowed 2048 bytes (MAX_BODY_BYTES)
     HTTP/1.1 413 Payload Too Large | the body has more than the allowed 2048 bytes (MAX_BODY_BYTES)
     HTTP/1.1 415 Unsupported Media Type | content type `text/plain` is no CloudEvent, expected `application/cloudevents+json`, `application/cloudevents-batch+json`, or `ce-` headers with any content type
-    HTTP/1.1 405 Method Not Allowed | 
-    HTTP/1.1 405 Method Not Allowed | 
+    HTTP/1.1 405 Method Not Allowed | events are posted here, and there is nothing else
+    HTTP/1.1 405 Method Not Allowed | events are posted here, and there is nothing else
     HTTP/1.1 405 Method Not Allowed | 
     HTTP/1.1 200 OK | ok
     HTTP/1.1 200 OK | ok

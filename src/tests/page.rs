@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Method, Request};
 use insta::assert_snapshot;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Process, Tester, answered, config, task, triggered};
 use crate::admin::{self, Audience, Page};
@@ -154,7 +154,15 @@ async fn after_a_restart_runs_are_read_off_their_jobs() {
       sh.keptn.event.test.started sent, 0 attempts
       sh.keptn.event.test.finished sent, 0 attempts
     ");
-    service.process.runs().await;
+    // What its Pods still tell.
+    let id = word(&service.process.json("/").await["runs"][0]["id"]);
+    let run = service.process.json(&format!("/runs/{id}")).await;
+    let codes: Vec<&Value> = tasks_of(&run["run"]["actions"][0])
+        .map(|task| &task["exitCode"])
+        .collect();
+    assert_eq!(codes, [&json!(0), &json!(3), &Value::Null, &json!(0)]);
+    let page = service.process.page(&format!("/runs/{id}")).await;
+    assert!(text_of(&page).contains("\nexit code 3\n"), "{page}");
     let lists = service.cluster.calls()[before.len()..]
         .iter()
         .filter(|call| *call == "list jobs")
@@ -318,6 +326,8 @@ async fn whoever_asks_for_what_there_is_not_is_told_what_there_is() {
         "page=-1",
         "page=abc",
         "page=1&page=2",
+        "q=a&q=b",
+        "page=%ff",
         "state=failed",
         "format=xml",
     ] {
@@ -329,11 +339,44 @@ async fn whoever_asks_for_what_there_is_not_is_told_what_there_is() {
     assert_snapshot!(told, @"
     `page` is `-1`, expected a number from 1
     `page` is `abc`, expected a number from 1
-    Failed to deserialize query string: duplicate field `page`
+    `page` is there twice, expected once
+    `q` is there twice, expected once
+    `page` is `�`, expected a number from 1
     `state` is `failed`, expected one of `live`, `succeeded`, `warning`, `errored`
     `format` is `xml`, expected one of `html`, `json`
     ");
     assert_eq!(service.process.json("/?page=999999").await["page"], 1);
+    service.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_there_is_nothing_it_says_what_there_is() {
+    let service = Tester::start(&config(&task("t"))).await;
+    let mut told = String::new();
+    for path in ["/run/1", "/runs/%ff"] {
+        let request = request(path, "text/html", NEAR);
+        let (status, text) = answered(&service.process.admin, request).await;
+        told.push_str(&format!("{status} {text}"));
+    }
+    let mut request = request("/events", "text/html", NEAR);
+    *request.method_mut() = Method::DELETE;
+    let (status, text) = answered(&service.process.admin, request).await;
+    told.push_str(&format!("{status} {text}"));
+    assert_snapshot!(told, @"
+    404 there is nothing here, expected one of / (runs), /runs/ID, /runs/ID/logs/JOB, /events, /metrics and /livez
+    400 the address is no UTF-8 once its `%` are decoded
+    405 the status page is for reading, with GET
+    ");
+    service.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_looks_at_once_sees_the_page() {
+    let service = after_a_failure().await;
+    let looks = (0..200).map(|_| service.process.json("/"));
+    for overview in futures::future::join_all(looks).await {
+        assert_eq!(overview["count"], 1);
+    }
     service.finish().await;
 }
 

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use insta::assert_snapshot;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde_json::{Value, json};
 
 use super::collector::hex;
@@ -96,13 +98,15 @@ async fn a_run_is_told_as_spans() {
     service.receives(&traced("event-1")).await;
     service.answers(2).await;
     service.cluster.all_reported().await;
-    collected(&service, 6).await;
+    collected(&service, 8).await;
     assert_snapshot!(service.keptn.collector.resource(), @"service.name=job-executor-service service.version=0.4.0 k8s.namespace.name=keptn");
     assert_snapshot!(service.keptn.collector.tree(), @"
     sh.keptn.event.test.triggered [job_executor.run=63901ce9feac643e6063c82e cloudevents.event_id=event-1 cloudevents.event_source=shipyard-controller cloudevents.event_type=sh.keptn.event.test.triggered keptn.context=ce27158f-94ae-401c-b1b9-cbf18d2752f6 keptn.project=real keptn.stage=dev keptn.service=svc keptn.result=fail] < 00f067aa0ba902b7 ERROR the run errored
-      task one [job_executor.action=Run tests job_executor.task=one job_executor.result=warned k8s.job.name=JOB-000-001 k8s.pod.name=JOB-000-001-pod container.image.name=i] ERROR job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit
-      task two [job_executor.action=Run tests job_executor.task=two job_executor.result=succeeded k8s.job.name=JOB-000-002 k8s.pod.name=JOB-000-002-pod container.image.name=j]
-      task three [job_executor.action=Run tests job_executor.task=three job_executor.result=failed k8s.job.name=JOB-000-003 k8s.pod.name=JOB-000-003-pod container.image.name=k] ERROR job JOB-000-003 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit
+      read job/config.yaml []
+      create the first Job []
+      task one [job_executor.action=Run tests job_executor.task=one job_executor.result=warned k8s.namespace.name=keptn k8s.job.name=JOB-000-001 k8s.pod.name=JOB-000-001-pod container.image.name=i] ERROR job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit
+      task two [job_executor.action=Run tests job_executor.task=two job_executor.result=succeeded k8s.namespace.name=keptn k8s.job.name=JOB-000-002 k8s.pod.name=JOB-000-002-pod container.image.name=j]
+      task three [job_executor.action=Run tests job_executor.task=three job_executor.result=failed k8s.namespace.name=keptn k8s.job.name=JOB-000-003 k8s.pod.name=JOB-000-003-pod container.image.name=k] ERROR job JOB-000-003 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit
       send sh.keptn.event.test.started [cloudevents.event_type=sh.keptn.event.test.started keptn.attempts=3]
       send sh.keptn.event.test.finished [cloudevents.event_type=sh.keptn.event.test.finished keptn.attempts=1]
     ");
@@ -114,7 +118,7 @@ async fn a_run_is_told_as_spans() {
         let is_told = told.contains(&format!("00-{TRACE}-{}-01", hex(&span.span_id)));
         assert_eq!(
             is_told,
-            !span.name.starts_with("send"),
+            span.name.starts_with("task ") || span.kind == SpanKind::Consumer as i32,
             "{}\n{told}",
             span.name
         );
@@ -128,7 +132,7 @@ async fn a_trace_begins_with_the_run_if_nobody_traced_before() {
     service.receives(&triggered("event-1")).await;
     service.answers(2).await;
     service.cluster.all_reported().await;
-    collected(&service, 4).await;
+    collected(&service, 6).await;
     let spans = service.keptn.collector.spans();
     assert!(spans[0].parent_span_id.is_empty());
     assert!(contexts(&service).contains(&hex(&spans[0].trace_id)));
@@ -162,16 +166,18 @@ async fn a_process_that_takes_a_run_over_tells_the_whole_of_it() {
         service.answers(2).await;
         service.cluster.all_reported().await;
         collected(&service, 4).await;
-        let ids: Vec<String> = service
-            .keptn
-            .collector
-            .spans()
+        // What came before the first task and `.started` only the first process saw.
+        let is_of_both =
+            |span: &&Span| span.name.starts_with("task ") || span.kind == SpanKind::Consumer as i32;
+        let spans = service.keptn.collector.spans();
+        let ids: Vec<String> = spans
             .iter()
+            .filter(is_of_both)
             .map(|span| hex(&span.span_id))
             .collect();
         let told = contexts(&service);
         service.finish().await;
-        (ids[..3].to_vec(), told)
+        (ids, told)
     };
     assert_eq!(spans(true).await, spans(false).await);
 }
@@ -181,9 +187,10 @@ async fn an_event_whose_config_is_broken_is_an_errored_span() {
     let service = Tester::with("apiVersion: v3\n", &[OTLP]).await;
     service.receives(&traced("event-1")).await;
     service.answers(2).await;
-    collected(&service, 3).await;
+    collected(&service, 4).await;
     assert_snapshot!(service.keptn.collector.tree(), @"
     sh.keptn.event.test.triggered [job_executor.run=63901ce9feac643e6063c82e cloudevents.event_id=event-1 cloudevents.event_source=shipyard-controller cloudevents.event_type=sh.keptn.event.test.triggered keptn.context=ce27158f-94ae-401c-b1b9-cbf18d2752f6 keptn.project=real keptn.stage=dev keptn.service=svc keptn.result=fail] < 00f067aa0ba902b7 ERROR the run errored
+      read job/config.yaml []
       send sh.keptn.event.test.started [cloudevents.event_type=sh.keptn.event.test.started keptn.attempts=1]
       send sh.keptn.event.test.finished [cloudevents.event_type=sh.keptn.event.test.finished keptn.attempts=1]
     ");
@@ -204,14 +211,44 @@ async fn a_collector_that_was_away_gets_the_spans_later() {
     service.keptn.collector.is_away(false);
     service.keptn.collector.answers_with(&[503, 429]);
     tokio::time::sleep(Duration::from_secs(300)).await;
-    collected(&service, 4).await;
+    collected(&service, 6).await;
     // What it refuses for itself is not sent again.
     service.keptn.collector.answers_with(&[400]);
     service.receives(&traced("event-2")).await;
     service.answers(4).await;
     service.cluster.all_reported().await;
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert_eq!(service.keptn.collector.spans().len(), 4);
+    assert_eq!(service.keptn.collector.spans().len(), 6);
+    service.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_collector_is_asked_again_when_it_wants_to_be() {
+    let service = Tester::with(&config(&task("one")), &[OTLP]).await;
+    service.keptn.collector.answers_with(&[429, 503]);
+    service.keptn.collector.wants_to_be_asked_after("300");
+    service.receives(&traced("event-1")).await;
+    service.answers(2).await;
+    service.cluster.all_reported().await;
+    let mut attempts = Vec::new();
+    for seconds in [290, 300, 300] {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        attempts.push(service.keptn.collector.attempts());
+    }
+    assert_eq!(attempts, [1, 2, 3]);
+    assert_eq!(service.keptn.collector.spans().len(), 6);
+    service.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn spans_that_a_collector_refuses_alone_are_not_sent_again() {
+    let service = Tester::with(&config(&task("one")), &[OTLP]).await;
+    service.keptn.collector.refuses_spans(2);
+    service.receives(&traced("event-1")).await;
+    service.answers(2).await;
+    service.cluster.all_reported().await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(service.keptn.collector.attempts(), 1);
     service.finish().await;
 }
 
@@ -230,7 +267,7 @@ async fn what_was_not_sent_yet_is_sent_at_the_end() {
     service.answers(2).await;
     let collector = service.keptn.collector.clone();
     service.finish().await;
-    assert_eq!(collector.spans().len(), 4);
+    assert_eq!(collector.spans().len(), 6);
     assert!(collector.resource().starts_with("service.name=jes "));
     let (url, headers) = collector.shown().remove(0);
     assert_eq!(url, "http://collector:4318/v1/traces");

@@ -18,7 +18,7 @@ use secrecy::ExposeSecret;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::spans::attributes;
 use super::{Collector, Here};
@@ -32,6 +32,9 @@ const BETWEEN_BATCHES: Duration = Duration::from_secs(2);
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The longest that a collector can ask for.
+const LONGEST_WISH: Duration = Duration::from_secs(600);
 
 /// A collector that is away for days is not worth more.
 const BETWEEN_WARNINGS: Duration = Duration::from_secs(600);
@@ -55,7 +58,14 @@ struct Trouble {
 /// Why a batch was not taken.
 struct NotTaken {
     reason: String,
-    again: bool,
+    what_now: WhatNow,
+}
+
+enum WhatNow {
+    /// It may be taken later, and not before this time has passed.
+    Again(Duration),
+    /// As many spans are lost.
+    Lost(usize),
 }
 
 impl Export {
@@ -116,17 +126,18 @@ impl Export {
         let mut pause = FIRST_PAUSE;
         loop {
             let last = stop.is_cancelled();
-            let failed = match self.attempt(&body).await {
+            let failed = match self.attempt(&body, count).await {
                 Ok(()) => return self.works(),
                 Err(failed) => failed,
             };
-            let dropped = if failed.again && !last { 0 } else { count };
-            self.fails(&failed.reason, dropped);
-            if dropped > 0 {
-                return;
-            }
+            let wish = match failed.what_now {
+                WhatNow::Again(wish) if !last => wish.min(LONGEST_WISH),
+                WhatNow::Again(_) => return self.fails(&failed.reason, count),
+                WhatNow::Lost(count) => return self.fails(&failed.reason, count),
+            };
+            self.fails(&failed.reason, 0);
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pause.max(wish)) => {}
                 () = stop.cancelled() => {}
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -152,7 +163,7 @@ impl Export {
         }
     }
 
-    async fn attempt(&self, body: &[u8]) -> Result<(), NotTaken> {
+    async fn attempt(&self, body: &[u8], count: usize) -> Result<(), NotTaken> {
         let mut request = Request::new(Method::POST, self.collector.url.clone());
         let headers = request.headers_mut();
         for (name, value) in &self.collector.headers {
@@ -169,26 +180,33 @@ impl Export {
         *request.body_mut() = Some(body.to_vec().into());
         let answered = self.http.send(request, MAX_REPLY).await;
         let answered = answered.map_err(|error| NotTaken {
-            reason: error.to_string(),
-            again: true,
+            reason: format!("{}: {error}", self.collector.url),
+            what_now: WhatNow::Again(Duration::ZERO),
         })?;
         let status = answered.status;
         if !status.is_success() {
             return Err(NotTaken {
                 reason: format!("{} answered {status}", self.collector.url),
-                again: matches!(status.as_u16(), 429 | 502..=504),
+                what_now: match status.as_u16() {
+                    429 | 502..=504 => WhatNow::Again(answered.retry_after.unwrap_or_default()),
+                    _ => WhatNow::Lost(count),
+                },
             });
         }
         let body = answered.body.unwrap_or_default();
         let response = ExportTraceServiceResponse::decode(body.as_slice()).unwrap_or_default();
         match response.partial_success {
-            Some(part) if part.rejected_spans > 0 => Err(NotTaken {
-                reason: format!(
-                    "{} refused {} spans",
-                    self.collector.url, part.rejected_spans
-                ),
-                again: false,
-            }),
+            Some(part) if part.rejected_spans > 0 => {
+                // Its words may be those of an event.
+                debug!(why = part.error_message, "the collector refused spans");
+                let refused = part.rejected_spans;
+                Err(NotTaken {
+                    reason: format!("{} refused {refused} of {count} spans", self.collector.url),
+                    what_now: WhatNow::Lost(
+                        usize::try_from(refused).map_or(count, |of| of.min(count)),
+                    ),
+                })
+            }
             _ => Ok(()),
         }
     }

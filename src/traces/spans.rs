@@ -1,5 +1,5 @@
-//! What is told of a run, as spans: one for the run, below it one for the look at its config, for each task
-//! and for each answer. Pure.
+//! What is told of a run, as spans: one for the run, below it two for what it took until its first Job was
+//! there, one for each task and for each answer. Pure.
 
 use jiff::Timestamp;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use crate::event::Envelope;
 use crate::event::answer::Verdict;
 use crate::event::trace::{self, SpanId, TraceContext};
+use crate::report::shortened;
 use crate::run::{Place, RunId};
 
 /// Bytes of the reason of a failure; the answer has it all.
@@ -22,13 +23,32 @@ pub(crate) struct RunTold<'a> {
     pub(crate) arrived: Timestamp,
     pub(crate) over: Timestamp,
     pub(crate) verdict: Verdict,
+    pub(crate) beginning: Beginning,
     pub(crate) tasks: &'a [TaskTold<'a>],
     pub(crate) answers: &'a [AnswerTold],
+}
+
+/// How far a run had come by when, before its first task: as far as this process saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Beginning {
+    /// Its config was there, or given up.
+    pub(crate) config: Option<(Timestamp, Config)>,
+    /// Its first Job was there.
+    pub(crate) job: Option<Timestamp>,
+}
+
+/// Whether Keptn gave a config.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Config {
+    Read,
+    Unreadable,
 }
 
 /// A task that had a Job.
 pub(crate) struct TaskTold<'a> {
     pub(crate) place: Place<'a>,
+    /// In which its Job was.
+    pub(crate) namespace: String,
     pub(crate) pod: Option<String>,
     pub(crate) began: Timestamp,
     pub(crate) ended: Timestamp,
@@ -85,6 +105,38 @@ pub(super) fn of(run: &RunTold<'_>) -> Vec<Span> {
     if let Some(parent) = parent {
         spans[0].parent_span_id = parent.to_bytes().into();
     }
+    let mut begins = run.arrived;
+    let mut until_then = |kind: SpanKind, name: &str, then: Timestamp, how: Status| {
+        let (began, ended) = (begins, within(then).max(begins));
+        begins = ended;
+        Span {
+            parent_span_id: id.to_bytes().into(),
+            kind: kind.into(),
+            status: Some(how),
+            ..span(context, run.id.span_id(name), name, began, ended)
+        }
+    };
+    if let Some((then, config)) = run.beginning.config {
+        let how = match config {
+            Config::Read => status(StatusCode::Ok, ""),
+            Config::Unreadable => status(StatusCode::Error, "the config cannot be read"),
+        };
+        spans.push(until_then(
+            SpanKind::Client,
+            "read job/config.yaml",
+            then,
+            how,
+        ));
+    }
+    if let Some(then) = run.beginning.job {
+        let how = status(StatusCode::Ok, "");
+        spans.push(until_then(
+            SpanKind::Internal,
+            "create the first Job",
+            then,
+            how,
+        ));
+    }
     for task in run.tasks {
         let (began, ended) = (within(task.began), within(task.ended));
         let name = format!("task {}", task.place.task.name);
@@ -96,7 +148,7 @@ pub(super) fn of(run: &RunTold<'_>) -> Vec<Span> {
             status: Some(match &task.result {
                 Result::Succeeded => status(StatusCode::Ok, ""),
                 Result::Warned(reason) | Result::Failed(reason) => {
-                    status(StatusCode::Error, shortened(reason))
+                    status(StatusCode::Error, &shortened(reason, MAX_REASON))
                 }
             }),
             ..span(context, of_task, &name, began, ended.max(began))
@@ -172,6 +224,7 @@ fn of_task_attributes(task: &TaskTold<'_>) -> Vec<KeyValue> {
         ),
         ("job_executor.task", Some(place.task.name.as_str().into())),
         ("job_executor.result", Some(result.into())),
+        ("k8s.namespace.name", Some(task.namespace.as_str().into())),
         ("k8s.job.name", Some(place.job_name().into())),
         ("k8s.pod.name", task.pod.as_deref().map(Into::into)),
         (
@@ -210,12 +263,6 @@ fn status(code: StatusCode, message: &str) -> Status {
         message: message.to_owned(),
         code: code.into(),
     }
-}
-
-fn shortened(reason: &str) -> &str {
-    let ends = (0..=MAX_REASON.min(reason.len())).rev();
-    let end = ends.into_iter().find(|end| reason.is_char_boundary(*end));
-    &reason[..end.unwrap_or_default()]
 }
 
 pub(super) enum Value {

@@ -172,10 +172,12 @@ fn listening(address: &str, test_events: &[String]) -> String {
         styled(TITLE, address)
     );
     if !test_events.is_empty() {
-        told += &format!("  curl -X POST {address}test-events/NUMBER sends one of these events:\n");
+        told += &format!("  curl -X POST {address}test-events/NUMBER sends one of\n");
     }
     for (index, name) in test_events.iter().enumerate() {
-        told += &format!("  {} {name}\n", index + 1);
+        let number = format!("  {} ", index + 1);
+        let name = wrapped(name, number.len()).join(&format!("\n{:1$}", "", number.len()));
+        told += &format!("{number}{name}\n");
     }
     told.push('\n');
     told
