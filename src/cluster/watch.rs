@@ -432,7 +432,7 @@ impl Watch {
             }
             match event {
                 Ok(Some(Event::InitApply(Part(pod)) | Event::Apply(Part(pod)))) => {
-                    self.saw_pod(&pod)
+                    self.saw_pod(&pod);
                 }
                 Ok(Some(Event::Delete(Part(mut pod)))) => {
                     let now = pod.metadata.creation_timestamp.clone();
