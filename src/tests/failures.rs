@@ -79,9 +79,9 @@ async fn a_job_that_the_api_refuses_is_answered_with_its_words() {
     assert_snapshot!(service.finish().await, @"
     job created: first JOB-000-001
     event sh.keptn.event.test.started
-    event sh.keptn.event.test.finished errored fail: Task 'second' failed: exceeded quota: pods⏎⏎Task 'first' finished successfully!⏎⏎Logs:⏎⏎⏎
+    event sh.keptn.event.test.finished errored fail: Task 'second' failed: its Job was not created. Reason: Forbidden, Message: exceeded quota: pods; Jobs that have ended count, too: delete some, lower `ttlSecondsAfterFinished` of tasks, or raise the quota⏎⏎Task 'first' finished successfully!⏎⏎Logs:⏎⏎⏎
     event sh.keptn.event.test.started
-    event sh.keptn.event.test.finished errored fail: Task 'first' failed: spec is invalid
+    event sh.keptn.event.test.finished errored fail: Task 'first' failed: its Job was not created. Reason: Invalid, Message: spec is invalid; correct the field of the task that becomes this part of the Job
     ");
 }
 
