@@ -22,7 +22,6 @@ use crate::cluster::{Cluster, Sighting};
 use crate::event::Event;
 use crate::event::answer::Verdict;
 use crate::executor::{Begun, Claim, Runs};
-use crate::job_config::fields::OnFailure;
 use crate::job_config::matching::why_none;
 use crate::job_config::problem::{ConfigErrors, Problem};
 use crate::job_config::reader::{self, CONFIG_URI, ReadConfig};
@@ -37,7 +36,7 @@ use crate::metrics::{Fetched, Metrics};
 use crate::policy::Policy;
 use crate::report::{self, Ending, TaskReport};
 use crate::resolve::{Resolver, TaskDefaults};
-use crate::run::{Run, RunId, Work, hash};
+use crate::run::{Run, RunId, hash};
 use crate::traces::{self, Beginning};
 use config::Config;
 use last_configs::LastConfigs;
@@ -430,8 +429,7 @@ impl Admission {
         started: Sent,
         beginning: Beginning,
     ) -> Result<Admitted, Claim> {
-        while let Some(first) = run.first_place() {
-            let (task, action) = (first.task.name.clone(), first.action.index);
+        while run.first_place().is_some() {
             match self.runs.begin(claim, run, started, beginning).await {
                 Begun::Started => {
                     let told = "the run is started".into();
@@ -441,13 +439,8 @@ impl Admission {
                 Begun::Undecided(undecided) => return Err(undecided),
                 Begun::Refused(again, refused) => {
                     claim = again;
-                    // Another action may still be able to run.
-                    for of in run.actions.iter_mut().filter(|of| of.index == action) {
-                        of.work = Work::Refused {
-                            task: task.clone(),
-                            reason: refused.to_string(),
-                        };
-                    }
+                    let reason = self.runs.executor.without_secrets(&refused);
+                    run.goes_on_without_first_task(reason);
                 }
             }
         }
@@ -458,18 +451,16 @@ impl Admission {
     async fn answer_refused(&self, run: &Run, beginning: Beginning) -> Admitted {
         let mut reports = Vec::new();
         for action in &run.actions {
-            let Work::Refused { task, reason } = &action.work else {
-                continue;
-            };
-            warn!(action = action.name, task, "the task was refused");
-            debug!(task, reason, "why it was refused");
-            if !action.silent {
-                reports.push(TaskReport {
-                    task: task.clone(),
-                    on_failure: OnFailure::Fail,
-                    ending: Ending::Failed(reason.clone()),
-                    logs: Vec::new(),
-                });
+            for refusal in action.refusals() {
+                self.runs.executor.was_refused(action, &refusal);
+                if !action.silent {
+                    reports.push(TaskReport {
+                        task: refusal.task,
+                        on_failure: refusal.on_failure,
+                        ending: Ending::Failed(refusal.reason),
+                        logs: Vec::new(),
+                    });
+                }
             }
         }
         self.journal.run_begins(run, Earlier::default());

@@ -14,6 +14,7 @@ mod namespace;
 pub(crate) mod outcome;
 mod own_pod;
 pub(crate) mod pod_defaults;
+mod refusal;
 mod warnings;
 mod watch;
 mod watched;

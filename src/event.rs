@@ -192,7 +192,8 @@ fn trace(attributes: &Map<String, Value>) -> Option<TraceContext> {
     TraceContext::parse(&parent, state.as_deref())
 }
 
-/// Project, stage and service become segments of a URL, so they must be one segment each.
+/// Project, stage and service become segments of a URL, so they must be one segment each, also where it is decoded
+/// twice.
 fn scope_name(data: &Value, field: &str) -> Result<Option<String>, InvalidEvent> {
     let name = match data.get(field) {
         None | Some(Value::Null) => return Ok(None),
@@ -204,10 +205,10 @@ fn scope_name(data: &Value, field: &str) -> Result<Option<String>, InvalidEvent>
             )));
         }
     };
-    let is_segment = name != "." && name != ".." && !name.contains(['/', '\\']);
+    let is_segment = name != "." && name != ".." && !name.contains(['/', '\\', '%']);
     if !is_segment || name.chars().any(char::is_control) {
         return Err(InvalidEvent::new(format!(
-            "`data.{field}` is {name:?}, expected a name without slashes and control characters"
+            "`data.{field}` is {name:?}, expected a name without slashes, `%` and control characters"
         )));
     }
     Ok(Some(name.clone()))

@@ -27,7 +27,7 @@ use crate::keptn::event_store::Stored;
 use crate::metrics::{Ended, Metrics};
 use crate::policy::Policy;
 use crate::report::{self, ContainerLog, Ending, Masks, TaskReport};
-use crate::run::{Place, Run, RunAction, RunId, SpansOfRuns, Work};
+use crate::run::{Place, Refusal, Run, RunAction, RunId, SpansOfRuns};
 use crate::slots::Turn;
 use crate::traces::{self, AnswerTold, Beginning, RunTold, TaskTold, Traces};
 
@@ -85,7 +85,7 @@ pub(crate) struct Course {
 /// A task that ended, or one that was refused.
 struct Done<'a> {
     action: &'a RunAction,
-    task: &'a str,
+    task: String,
     on_failure: OnFailure,
     ending: Ending,
     job: Option<(Place<'a>, TaskEnd)>,
@@ -257,13 +257,13 @@ impl Executor {
         let mut done = Vec::new();
         let mut results = Results::within(self.answers.max_bytes() / RESULTS_SHARE);
         for (action, places) in run.steps() {
-            if let Work::Refused { task, reason } = &action.work {
-                warn!(action = action.name, task, "the task was refused");
-                debug!(task, reason, "why it was refused");
-                done.push(Done::refused(action, task, reason.clone()));
+            let mut failed = false;
+            for refusal in action.refusals() {
+                self.was_refused(action, &refusal);
+                failed |= refusal.on_failure == OnFailure::Fail;
+                done.push(Done::refused(action, refusal));
             }
             let count = places.len();
-            let mut failed = false;
             for (index, &place) in places.iter().enumerate() {
                 if failed && !place.task.always {
                     continue;
@@ -313,12 +313,12 @@ impl Executor {
         if !course.has_reached(place)
             && let Err(Refused(reason)) = self.create(place).await
         {
-            let on_failure = place.task.on_failure;
-            let done = Done {
-                on_failure,
-                ..Done::refused(place.action, &place.task.name, reason)
+            let refusal = Refusal {
+                task: place.task.name.clone(),
+                reason,
+                on_failure: place.task.on_failure,
             };
-            return (done, Section::new());
+            return (Done::refused(place.action, refusal), Section::new());
         }
         let end = self.cluster.end(place).await;
         let time = time_of(&end, begins.max(place.run.arrived), course);
@@ -338,7 +338,7 @@ impl Executor {
             task_result::of(&place.run.event, &end, place.task.result_file.as_ref());
         let done = Done {
             action: place.action,
-            task: &place.task.name,
+            task: place.task.name.clone(),
             on_failure: place.task.on_failure,
             ending,
             job: Some((place, end)),
@@ -346,6 +346,22 @@ impl Executor {
             logs,
         };
         (done, result)
+    }
+
+    /// Counts and logs a task that has failed before it had a Job.
+    pub(crate) fn was_refused(&self, action: &RunAction, refusal: &Refusal) {
+        let Refusal { task, reason, .. } = refusal;
+        warn!(action = action.name, task, "the task was refused");
+        debug!(task, reason, "why it was refused");
+        self.metrics.task(match refusal.on_failure {
+            OnFailure::Warn => Ended::Warned,
+            OnFailure::Fail => Ended::Failed,
+        });
+    }
+
+    /// As a run's record may tell it.
+    pub(crate) fn without_secrets(&self, refused: &Refused) -> String {
+        self.masks.text(&refused.0)
     }
 
     /// Without what is secret.
@@ -371,7 +387,7 @@ impl Executor {
                 None => Vec::new(),
             };
             reports.push(TaskReport {
-                task: done.task.to_owned(),
+                task: done.task,
                 on_failure: done.on_failure,
                 ending: self.shown(&done.ending),
                 logs,
@@ -591,12 +607,12 @@ impl<'a> Done<'a> {
         }
     }
 
-    fn refused(action: &'a RunAction, task: &'a str, reason: String) -> Self {
+    fn refused(action: &'a RunAction, refusal: Refusal) -> Self {
         Self {
             action,
-            task,
-            on_failure: OnFailure::Fail,
-            ending: Ending::Failed(reason),
+            task: refusal.task,
+            on_failure: refusal.on_failure,
+            ending: Ending::Failed(refusal.reason),
             job: None,
             time: None,
             logs: None,

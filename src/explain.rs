@@ -17,7 +17,7 @@ use crate::job_config::{Action, Task};
 use crate::resolve::expansion::expanded;
 use crate::resolve::{Resolved, Resolver};
 use crate::rules::Rules;
-use crate::run::{Run, RunId, Work, hash};
+use crate::run::{Run, RunId, hash};
 
 /// What a config makes of an event.
 #[derive(Debug, Serialize)]
@@ -109,14 +109,11 @@ pub(crate) fn explain(
     let run = resolver().run(config.matching(event), config_hash, arrived);
     let record = run.encode();
     for of in &run.actions {
-        match (&of.work, &record) {
-            (Work::Refused { task, reason }, _) => actions[of.index].is_refused(task, reason),
-            (Work::Tasks(tasks), Err(too_large)) => {
-                if let Some(first) = tasks.first() {
-                    actions[of.index].is_refused(&first.name, &too_large.to_string());
-                }
-            }
-            (Work::Tasks(_), Ok(_)) => {}
+        for refusal in of.refusals() {
+            actions[of.index].is_refused(&refusal.task, &refusal.reason);
+        }
+        if let (Some(first), Err(too_large)) = (of.tasks().first(), &record) {
+            actions[of.index].is_refused(&first.name, &too_large.to_string());
         }
     }
     let env = resolver().keptns().into_iter();

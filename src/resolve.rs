@@ -406,7 +406,7 @@ mod tests {
         let action = Resolver::new(&event, &run, &policy, &defaults).action(0, &config.actions[0]);
         match action.work {
             Work::Refused { task, reason } => format!("{task}: {reason}"),
-            Work::Tasks(tasks) => tasks[0]
+            Work::Tasks(tasks) | Work::Rest { tasks, .. } => tasks[0]
                 .env
                 .iter()
                 .map(|variable| format!("{}={}", variable.name, variable.value))

@@ -151,6 +151,21 @@ pub(crate) enum Work {
         task: String,
         reason: String,
     },
+    /// Of an action whose first Jobs the API server refused: those tasks failed, and these may run.
+    Rest {
+        failed: Vec<Refusal>,
+        tasks: Vec<RunTask>,
+    },
+}
+
+/// A task that has no Job, with the reason.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Refusal {
+    pub(crate) task: String,
+    pub(crate) reason: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) on_failure: OnFailure,
 }
 
 /// Everything that a Job is made of.
@@ -284,6 +299,48 @@ pub(crate) enum RecordError {
     Bomb,
 }
 
+impl RunAction {
+    /// The tasks that may run.
+    pub(crate) fn tasks(&self) -> &[RunTask] {
+        match &self.work {
+            Work::Tasks(tasks) | Work::Rest { tasks, .. } => tasks,
+            Work::Refused { .. } => &[],
+        }
+    }
+
+    /// The tasks that have failed without a Job, before any other.
+    pub(crate) fn refusals(&self) -> Vec<Refusal> {
+        match &self.work {
+            Work::Tasks(_) => Vec::new(),
+            Work::Refused { task, reason } => vec![Refusal {
+                task: task.clone(),
+                reason: reason.clone(),
+                on_failure: OnFailure::Fail,
+            }],
+            Work::Rest { failed, .. } => failed.clone(),
+        }
+    }
+
+    /// What follows a task that fails is left out of the action unless it always runs.
+    fn without_first_task(&mut self, reason: String) {
+        let work = std::mem::replace(&mut self.work, Work::Tasks(Vec::new()));
+        let (mut failed, tasks) = match work {
+            Work::Tasks(tasks) => (Vec::new(), tasks),
+            Work::Rest { failed, tasks } => (failed, tasks),
+            refused @ Work::Refused { .. } => return self.work = refused,
+        };
+        let mut tasks = tasks.into_iter();
+        failed.extend(tasks.next().map(|first| Refusal {
+            task: first.name,
+            reason,
+            on_failure: first.on_failure,
+        }));
+        let goes_on = failed.iter().all(|of| of.on_failure == OnFailure::Warn);
+        let tasks = tasks.filter(|task| goes_on || task.always).collect();
+        self.work = Work::Rest { failed, tasks };
+    }
+}
+
 impl Run {
     /// Whether Keptn hears of this run: a triggered event with an action that is not silent.
     pub(crate) fn is_answered(&self) -> bool {
@@ -294,10 +351,7 @@ impl Run {
     pub(crate) fn steps(&self) -> impl Iterator<Item = (&RunAction, Vec<Place<'_>>)> {
         let mut ordinals = 0..;
         self.actions.iter().map(move |action| {
-            let tasks = match &action.work {
-                Work::Tasks(tasks) => tasks.as_slice(),
-                Work::Refused { .. } => &[],
-            };
+            let tasks = action.tasks();
             let ordinal = if tasks.is_empty() {
                 0
             } else {
@@ -322,6 +376,15 @@ impl Run {
     pub(crate) fn first_place(&self) -> Option<Place<'_>> {
         self.steps()
             .find_map(|(_, places)| places.into_iter().next())
+    }
+
+    /// The API server will not have the first Job: its task has failed, and what runs all the same is what is
+    /// left of the run, whose first Job has the same name.
+    pub(crate) fn goes_on_without_first_task(&mut self, reason: String) {
+        let mut actions = self.actions.iter_mut();
+        if let Some(action) = actions.find(|action| !action.tasks().is_empty()) {
+            action.without_first_task(reason);
+        }
     }
 
     pub(crate) fn encode(&self) -> Result<String, RecordTooLarge> {
@@ -442,6 +505,38 @@ pub(crate) mod tests {
         let record = run.encode().unwrap();
         assert!(record.len() < 700, "{}", record.len());
         assert_eq!(Run::decode(&record).unwrap(), run);
+    }
+
+    #[test]
+    fn what_is_left_of_a_run_begins_with_the_same_job() {
+        let mut run = run(vec![]);
+        let task = run.actions[0].tasks()[0].clone();
+        let of = |name: &str, on_failure, always| RunTask {
+            name: name.into(),
+            on_failure,
+            always,
+            ..task.clone()
+        };
+        run.actions[0].work = Work::Tasks(vec![
+            of("one", OnFailure::Warn, false),
+            of("two", OnFailure::Fail, false),
+            of("three", OnFailure::Warn, false),
+            of("four", OnFailure::Fail, true),
+        ]);
+        let first = run.first_place().unwrap().job_name();
+        let mut left = Vec::new();
+        while let Some(place) = run.first_place() {
+            assert!(place.is_first());
+            assert_eq!(place.job_name(), first);
+            assert_eq!(Run::decode(&run.encode().unwrap()).unwrap(), run);
+            let names = run.actions[0].tasks().iter().map(|task| &*task.name);
+            left.push(names.collect::<Vec<_>>().join(" "));
+            run.goes_on_without_first_task("why".into());
+        }
+        assert_eq!(left, ["one two three four", "two three four", "four"]);
+        let failed = run.actions[0].refusals();
+        let failed: Vec<&str> = failed.iter().map(|of| of.task.as_str()).collect();
+        assert_eq!(failed, ["one", "two", "four"]);
     }
 
     /// As 0.4.0 wrote them before tasks could have more.

@@ -40,7 +40,7 @@ const REFUSALS: [&str; 3] = ["is forbidden", "denied the request", "is invalid"]
 const LIMITS: [&str; 3] = ["usage per ", "ratio per ", "must specify "];
 
 /// Bytes of JSON of what Kubernetes says: registries answer with whole pages.
-const MESSAGE_BYTES: usize = 600;
+pub(super) const MESSAGE_BYTES: usize = 600;
 
 /// How long an operator lets things heal that often do.
 #[derive(Debug, Clone, Copy)]

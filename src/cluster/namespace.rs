@@ -19,6 +19,7 @@ use crate::telemetry::error_chain;
 use super::calls::{Failed, call, retried};
 use super::found::Sighting;
 use super::outcome::{Aftermath, JobSeen, Limits, TaskEnd};
+use super::refusal;
 use super::watch::{self, Watch};
 use super::{Created, Refused};
 
@@ -121,7 +122,7 @@ impl Namespace {
             }
             if !refused.is_already_exists() {
                 self.watch.forget(name);
-                return Err(Refused(refused.to_string()));
+                return Err(refusal::of(&refused));
             }
             warn!(
                 job = name,

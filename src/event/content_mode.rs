@@ -426,7 +426,7 @@ mod tests {
         attribute `ext` is an object, expected a string, a boolean or an integer
         attribute `ext` is a number that is no 64-bit integer, expected a string, a boolean or an integer
         `data.project` is 5, expected a string
-        `data.service` is "../x", expected a name without slashes and control characters
+        `data.service` is "../x", expected a name without slashes, `%` and control characters
         "#);
     }
 

@@ -8,7 +8,7 @@ use crate::event::Envelope;
 use crate::event::answer;
 use crate::job_config::fields::OnFailure;
 use crate::report::shortened;
-use crate::run::{Place, Run, RunId, Work};
+use crate::run::{Place, Refusal, Run, RunId};
 
 /// Bytes of a name that are kept: the config's author chooses it.
 const MAX_NAME: usize = 300;
@@ -225,16 +225,13 @@ impl RunEntry {
         let mut left_out = 0;
         let mut actions = Vec::new();
         for (action, places) in run.steps() {
-            let tasks = match &action.work {
-                Work::Refused { task, reason } => vec![TaskEntry::refused(task, reason)],
-                Work::Tasks(_) => {
-                    let shown = places.iter().take(room);
-                    let tasks: Vec<TaskEntry> = shown.map(|place| TaskEntry::of(*place)).collect();
-                    room -= tasks.len();
-                    left_out += places.len() - tasks.len();
-                    tasks
-                }
-            };
+            let refusals = action.refusals();
+            let count = refusals.len() + places.len();
+            let refused = refusals.iter().map(TaskEntry::refused);
+            let tasks = refused.chain(places.into_iter().map(TaskEntry::of));
+            let tasks: Vec<TaskEntry> = tasks.take(room).collect();
+            room -= tasks.len();
+            left_out += count - tasks.len();
             actions.push(ActionEntry {
                 name: name(&action.name),
                 silent: action.silent,
@@ -371,22 +368,24 @@ impl TaskEntry {
         }
     }
 
-    fn refused(task: &str, reason: &str) -> Self {
-        Self {
-            name: name(task),
+    fn refused(refusal: &Refusal) -> Self {
+        let mut entry = Self {
+            name: name(&refusal.task),
             image: String::new(),
             job: None,
             namespace: None,
-            on_failure: OnFailure::Fail,
-            state: TaskState::Failed,
+            on_failure: refusal.on_failure,
+            state: TaskState::Pending,
             begun: None,
             started: None,
             finished: None,
             pod: None,
             exit_code: None,
-            reason: Some(shortened(reason, MAX_REASON)),
+            reason: None,
             now: None,
-        }
+        };
+        entry.fails(&refusal.reason);
+        entry
     }
 
     /// Whether it may have a log.

@@ -80,7 +80,8 @@ impl Past {
             entry.actions.iter_mut().for_each(|action| {
                 let mut failed = false;
                 for task in &mut action.tasks {
-                    failed |= task.state == TaskState::Failed;
+                    // What is left of an action after a task that was refused runs all the same.
+                    failed |= task.state == TaskState::Failed && task.job.is_some();
                     // What an earlier failure did not skip had a Job, which is gone.
                     if task.state == TaskState::Pending && !failed {
                         task.state = TaskState::Unknown;

@@ -9,6 +9,7 @@ pub(crate) mod api;
 mod controller;
 mod kubelet;
 mod log;
+mod volumes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -43,7 +44,7 @@ pub(crate) struct Parts {
     pub(crate) clock: fn() -> Timestamp,
     /// From a container's end to its Job's condition: two to three seconds on a real node.
     pub(crate) settling: Duration,
-    /// Where `emptyDir` volumes are made; none makes none.
+    /// Where volumes are made; none makes none.
     pub(crate) volumes: Option<PathBuf>,
 }
 

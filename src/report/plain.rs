@@ -3,6 +3,8 @@
 //! Escape sequences (ECMA-48) are gone, of a line that was written again over itself the last state is left,
 //! other control characters are gone, and so are those that show text in another order than it has.
 
+use super::extract::boundary;
+
 /// A longer line is handed on in parts, the ones before the last for good.
 const MAX_LINE: usize = 8 << 10;
 
@@ -152,11 +154,16 @@ impl Plain {
                 out("\n");
             }
         }
-        self.line.push_str(text);
-        if self.line.len() > MAX_LINE {
+        // At the same places in whatever pieces the text comes.
+        let mut rest = text;
+        while self.line.len() + rest.len() > MAX_LINE {
+            let (fits, more) = rest.split_at(boundary(rest, MAX_LINE - self.line.len()));
+            self.line.push_str(fits);
             self.hand_on(out);
             self.handed_on = true;
+            rest = more;
         }
+        self.line.push_str(rest);
     }
 
     fn hand_on(&mut self, out: &mut impl FnMut(&str)) {
@@ -243,5 +250,20 @@ mod tests {
         plain.finish(&mut |text| last.push_str(text));
         assert!(last.ends_with("\nlast"), "what was handed on stays");
         assert!(shown > 990_000);
+    }
+
+    #[test]
+    fn a_long_line_is_the_same_in_whatever_pieces_it_comes() {
+        let printed = "é€".repeat(MAX_LINE) + "\rover\n";
+        let whole = super::plain(&printed);
+        for size in [1, 7, 4_000] {
+            let (mut plain, mut shown) = (Plain::default(), String::new());
+            let mut out = |text: &str| shown.push_str(text);
+            for piece in printed.as_bytes().chunks(size) {
+                plain.push(piece, &mut out);
+            }
+            plain.finish(&mut out);
+            assert!(shown == whole, "{size}: {} {}", shown.len(), whole.len());
+        }
     }
 }

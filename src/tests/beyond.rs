@@ -167,7 +167,7 @@ async fn a_namespace_without_permissions_disturbs_no_other() {
     assert_snapshot!(service.finish().await, @r#"
     job created: here JOB-000-001
     event sh.keptn.event.test.started
-    event sh.keptn.event.test.finished errored fail: Task 'there' failed: jobs.batch is forbidden: User "jes" cannot do this⏎⏎Task 'here' finished successfully!⏎⏎Logs:⏎⏎⏎
+    event sh.keptn.event.test.finished errored fail: Task 'there' failed: its Job was not created. Reason: Forbidden, Message: jobs.batch is forbidden: User "jes" cannot do this; give the service's account its Role in the task's namespace⏎⏎Task 'here' finished successfully!⏎⏎Logs:⏎⏎⏎
     "#);
 }
 
@@ -255,7 +255,7 @@ async fn permissions_that_are_taken_away_end_the_task_with_the_reason() {
     job created: here JOB-000-001
     event sh.keptn.event.test.started
     job created: there JOB-000-002
-    event sh.keptn.event.test.finished errored fail: Task 'there' failed: jobs.batch is forbidden: User "jes" cannot do this⏎⏎Task 'here' finished successfully!⏎⏎Logs:⏎⏎⏎
+    event sh.keptn.event.test.finished errored fail: Task 'there' failed: its Job was not created. Reason: Forbidden, Message: jobs.batch is forbidden: User "jes" cannot do this; give the service's account its Role in the task's namespace⏎⏎Task 'here' finished successfully!⏎⏎Logs:⏎⏎⏎
     "#);
     assert_eq!(service.keptn.events().len(), 2);
 }

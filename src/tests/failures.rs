@@ -5,6 +5,7 @@ use insta::assert_snapshot;
 use serde_json::Value;
 
 use super::{Tester, config, task, triggered};
+use crate::run::Run;
 
 #[tokio::test(start_paused = true)]
 async fn a_broken_config_is_answered_with_its_mistake() {
@@ -79,10 +80,102 @@ async fn a_job_that_the_api_refuses_is_answered_with_its_words() {
     assert_snapshot!(service.finish().await, @"
     job created: first JOB-000-001
     event sh.keptn.event.test.started
-    event sh.keptn.event.test.finished errored fail: Task 'second' failed: exceeded quota: pods⏎⏎Task 'first' finished successfully!⏎⏎Logs:⏎⏎⏎
+    event sh.keptn.event.test.finished errored fail: Task 'second' failed: its Job was not created. Reason: Forbidden, Message: exceeded quota: pods; Jobs that have ended count, too: delete some, lower `ttlSecondsAfterFinished` of tasks, or raise the quota⏎⏎Task 'first' finished successfully!⏎⏎Logs:⏎⏎⏎
     event sh.keptn.event.test.started
-    event sh.keptn.event.test.finished errored fail: Task 'first' failed: spec is invalid
+    event sh.keptn.event.test.finished errored fail: Task 'first' failed: its Job was not created. Reason: Invalid, Message: spec is invalid; correct the field of the task that becomes this part of the Job
     ");
+}
+
+/// A service whose first task the API server refuses, and of which two others may run all the same.
+async fn refused_at_first(on_failure: &str) -> Tester {
+    let tasks = format!(
+        "      - {{name: first, image: i, onFailure: {on_failure}}}
+      - {{name: second, image: i}}
+      - {{name: tidy, image: i, always: true}}\n"
+    );
+    let other =
+        "  - name: other\n    events: [{name: test}]\n    tasks: [{name: other, image: i}]\n";
+    let service = Tester::start(&(config(&tasks) + other)).await;
+    let full = "exceeded quota: q, requested: count/jobs.batch=1";
+    service.cluster.task("first").is_refused(403, full);
+    service
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_always_runs_does_so_after_a_first_task_whose_job_is_refused() {
+    let service = refused_at_first("fail").await;
+    assert_eq!(service.receives_triggered().await.1, "the run is started");
+    service.answers(2).await;
+    assert_snapshot!(service.finish().await, @"
+    job created: tidy JOB-000-001
+    event sh.keptn.event.test.started
+    job created: other JOB-001-001
+    event sh.keptn.event.test.finished errored fail: Task 'first' failed: its Job was not created. Reason: Forbidden, Message: exceeded quota: q, requested: count/jobs.batch=1; Jobs that have ended count, too: delete some, lower `ttlSecondsAfterFinished` of tasks, or raise the quota⏎⏎Task 'tidy' finished successfully!⏎⏎Logs:⏎⏎⏎Task 'other' finished successfully!⏎⏎Logs:⏎⏎⏎
+    ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_task_whose_job_may_be_refused_leaves_a_warning() {
+    let service = refused_at_first("warn").await;
+    service.receives_triggered().await;
+    service.answers(2).await;
+    assert_eq!(
+        service.receives_triggered().await.1,
+        "the event was seen before"
+    );
+    assert_snapshot!(service.finish().await, @"
+    job created: second JOB-000-001
+    event sh.keptn.event.test.started
+    job created: tidy JOB-000-002
+    job created: other JOB-001-001
+    event sh.keptn.event.test.finished succeeded warning: Task 'first' failed: its Job was not created. Reason: Forbidden, Message: exceeded quota: q, requested: count/jobs.batch=1; Jobs that have ended count, too: delete some, lower `ttlSecondsAfterFinished` of tasks, or raise the quota⏎⏎Task 'second' finished successfully!⏎⏎Logs:⏎⏎⏎Task 'tidy' finished successfully!⏎⏎Logs:⏎⏎⏎Task 'other' finished successfully!⏎⏎Logs:⏎⏎⏎
+    ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_task_that_was_refused_stays_so_for_the_next_process() {
+    let mut service = refused_at_first("warn").await;
+    service.cluster.task("second").never_ends();
+    service.receives_triggered().await;
+    service.cluster.is_marked_started().await;
+    service.cluster.task("first").prints("");
+    service.crashes().await;
+    service.cluster.task("second").fails(1, "boom\n");
+    service.answers(2).await;
+    assert_snapshot!(service.finish().await, @"
+    job created: second JOB-000-001
+    event sh.keptn.event.test.started
+    job created: tidy JOB-000-002
+    job created: other JOB-001-001
+    event sh.keptn.event.test.finished errored fail: Task 'first' failed: its Job was not created. Reason: Forbidden, Message: exceeded quota: q, requested: count/jobs.batch=1; Jobs that have ended count, too: delete some, lower `ttlSecondsAfterFinished` of tasks, or raise the quota⏎⏎Task 'second' failed: job JOB-000-001 failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit⏎⏎Logs: ⏎Container JOB-000-001 of pod JOB-000-001-pod terminated with an error (Reason: Error, ExitCode: 1):⏎boom⏎⏎⏎⏎⏎Task 'tidy' finished successfully!⏎⏎Logs:⏎⏎⏎Task 'other' finished successfully!⏎⏎Logs:⏎⏎⏎
+    ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_of_which_all_may_be_refused_ends_with_a_warning() {
+    let tasks = "      - {name: one, image: i, onFailure: warn}\n      - {name: two, image: i, onFailure: warn}\n";
+    let service = Tester::start(&config(tasks)).await;
+    service.cluster.task("one").is_refused(422, "no");
+    service.cluster.task("two").is_refused(422, "no");
+    service.receives_triggered().await;
+    assert_snapshot!(service.finish().await, @"
+    event sh.keptn.event.test.started
+    event sh.keptn.event.test.finished succeeded warning: Task 'one' failed: its Job was not created. Reason: Invalid, Message: no; correct the field of the task that becomes this part of the Job⏎⏎Task 'two' failed: its Job was not created. Reason: Invalid, Message: no; correct the field of the task that becomes this part of the Job
+    ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_shows_no_secret() {
+    let service = refused_at_first("warn").await;
+    let text = "admission webhook denied the request: Authorization: Bearer abcdefgh12345678";
+    service.cluster.task("first").is_refused(400, text);
+    service.receives_triggered().await;
+    service.answers(2).await;
+    let record =
+        service.cluster.jobs()[0]["metadata"]["annotations"]["keptn.sh/jes-record"].clone();
+    let run = Run::decode(record.as_str().unwrap()).unwrap();
+    assert_snapshot!(run.actions[0].refusals()[0].reason, @"its Job was not created. Reason: InternalError, Message: admission webhook denied the request: Authorization: Bearer ***; the rules of the cluster do not admit such a Job: correct the task, or the rules");
+    service.finish().await;
 }
 
 #[tokio::test(start_paused = true)]

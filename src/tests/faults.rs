@@ -26,7 +26,7 @@ impl Scenario {
     }
 }
 
-pub(super) const SCENARIOS: [Scenario; 8] = [
+pub(super) const SCENARIOS: [Scenario; 9] = [
     Scenario {
         name: "one task",
         config: "
@@ -124,6 +124,24 @@ actions:
     events: [{name: test}]
     tasks: [{name: one, image: i, ttlSecondsAfterFinished: 60}]",
         prepare: |cluster| cluster.task("one").cannot_be_pulled(),
+    },
+    Scenario {
+        name: "a first Job that is refused",
+        config: "
+apiVersion: v2
+actions:
+  - name: a
+    events: [{name: test}]
+    tasks:
+      - {name: refused, image: i}
+      - {name: never, image: i}
+      - {name: one, image: i, always: true, ttlSecondsAfterFinished: 60}
+      - {name: two, image: i, always: true, ttlSecondsAfterFinished: 60}",
+        prepare: |cluster| {
+            cluster
+                .task("refused")
+                .is_refused(403, "trouble of the API server");
+        },
     },
 ];
 

@@ -4,6 +4,7 @@
 //! fuzz/corpus/<target> it is tried in each test from then on.
 
 use std::fs;
+use std::ops::Range;
 use std::panic::catch_unwind;
 use std::path::Path;
 
@@ -11,13 +12,14 @@ use fastrand::Rng;
 
 use crate::fuzz::TARGETS;
 
-const RUNS: usize = 150;
+const RUNS: usize = 500;
 
 /// A longer input is cut: slow, and no more likely to fail.
 const MAX_BYTES: usize = 4 << 10;
 
 /// What random bytes do not find.
-const WORDS: [&[u8]; 30] = [
+const WORDS: [&[u8]; 31] = [
+    b"",
     b"\n",
     b"\r",
     b"\x1b[",
@@ -74,7 +76,7 @@ fn changed(seeds: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
     for _ in 0..rng.usize(1..5) {
         let at = rng.usize(..=bytes.len());
         let end = at + rng.usize(..=(bytes.len() - at).min(64));
-        match rng.u8(..6) {
+        match rng.u8(..8) {
             0 if at < bytes.len() => bytes[at] ^= 1 << rng.u8(..8),
             1 => drop(bytes.drain(at..end)),
             2 => {
@@ -88,11 +90,39 @@ fn changed(seeds: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
                 bytes.extend_from_slice(&other[from..]);
             }
             4 => drop(bytes.splice(at..end, [rng.u8(..)])),
+            5 => {
+                let word = word_at(&bytes, at);
+                drop(bytes.splice(word, WORDS[rng.usize(..WORDS.len())].iter().copied()));
+            }
+            6 => drop(bytes.drain(within_brackets(&bytes, at))),
             _ => drop(bytes.splice(at..at, WORDS[rng.usize(..WORDS.len())].iter().copied())),
         }
     }
     bytes.truncate(MAX_BYTES);
     bytes
+}
+
+/// The letters and digits around a place: what stands for them has a meaning, too.
+fn word_at(bytes: &[u8], at: usize) -> Range<usize> {
+    let ends = |byte: &u8| !byte.is_ascii_alphanumeric();
+    let start = bytes[..at].iter().rposition(ends);
+    let end = bytes[at..].iter().position(ends);
+    start.map_or(0, |before| before + 1)..end.map_or(bytes.len(), |length| at + length)
+}
+
+/// All that is in the next list or map.
+fn within_brackets(bytes: &[u8], at: usize) -> Range<usize> {
+    let opens = |byte: &u8| b"[{".contains(byte);
+    let Some(open) = bytes[at..].iter().position(opens) else {
+        return at..at;
+    };
+    let (start, mut depth) = (at + open + 1, 1);
+    let closes = |byte: &u8| {
+        depth += i32::from(opens(byte)) - i32::from(b"]}".contains(byte));
+        depth == 0
+    };
+    let length = bytes[start..].iter().position(closes);
+    start..length.map_or(start, |length| start + length)
 }
 
 fn holds_for_changes_of_its_corpus(target: &str) {

@@ -455,3 +455,31 @@ async fn before_there_is_a_cluster_the_page_says_so() {
     assert_eq!(status, 503);
     assert_snapshot!(text, @"the service is not connected to its cluster yet, its log tells why");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_first_task_without_a_job_is_shown_before_those_that_ran() {
+    let tasks =
+        "      - {name: refused, image: i, onFailure: warn}\n      - {name: good, image: i}\n";
+    let mut service = Tester::start(&config(tasks)).await;
+    service.cluster.task("refused").is_refused(422, "no");
+    service.receives_triggered().await;
+    service.answers(2).await;
+    service.cluster.all_reported().await;
+    let before = service.process.runs().await;
+    assert_snapshot!(before, @"
+    event-1 warning, here
+      refused warning: its Job was not created. Reason: Invalid, Message: no; correct the field of the task that becomes this part of the Job
+      good succeeded
+      sh.keptn.event.test.started sent, 1 attempts
+      sh.keptn.event.test.finished sent, 1 attempts
+    ");
+    service.is_rolled_out().await;
+    let after = service.process.runs().await;
+    assert_eq!(tasks_in(&after), tasks_in(&before));
+    service.finish().await;
+}
+
+fn tasks_in(runs: &str) -> Vec<&str> {
+    let is_task = |line: &&str| line.contains("refused ") || line.contains("good ");
+    runs.lines().filter(is_task).collect()
+}

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::log::Log;
-use super::{Key, Kubernetes, Resource, text};
+use super::{Key, Kubernetes, Resource, text, volumes};
 use crate::resolve::expansion::expanded;
 
 /// Runs containers.
@@ -156,12 +156,12 @@ impl Exit {
 }
 
 /// The containers of one Pod, and their states.
-struct Sandbox<'a> {
-    cluster: &'a Kubernetes,
+pub(super) struct Sandbox<'a> {
+    pub(super) cluster: &'a Kubernetes,
     pod: &'a Key,
     spec: PodSpec,
     job: String,
-    volumes: BTreeMap<String, TempDir>,
+    pub(super) volumes: BTreeMap<String, TempDir>,
 }
 
 /// Which of a Pod's two lists of states.
@@ -203,7 +203,7 @@ impl Sandbox<'_> {
             return Ok(());
         };
         for volume in self.spec.volumes.iter().flatten() {
-            if volume.empty_dir.is_some() {
+            if volumes::is_made(volume) {
                 let directory = tempfile::Builder::new().prefix("keptn-").tempdir_in(root)?;
                 self.volumes.insert(volume.name.clone(), directory);
             }
@@ -215,6 +215,7 @@ impl Sandbox<'_> {
         self.finds_a_node(stop).await;
         self.shows_all_waiting();
         self.is_made_ready(stop).await;
+        self.fills_volumes(stop).await;
         if stop.is_cancelled() {
             return false;
         }
@@ -290,6 +291,29 @@ impl Sandbox<'_> {
             Some(now)
         };
         self.overcomes(stop, of, shows, again).await;
+    }
+
+    /// Until all that the Pod's volumes show is there.
+    async fn fills_volumes(&self, stop: &CancellationToken) {
+        let mut pause = FIRST_REMOUNT;
+        loop {
+            let volumes = self.spec.volumes.iter().flatten();
+            let mut missing = volumes.filter_map(|volume| {
+                let why = self.fill(volume).err()?;
+                let name = &volume.name;
+                Some(format!(
+                    "MountVolume.SetUp failed for volume \"{name}\" : {why}"
+                ))
+            });
+            let Some(missing) = missing.next() else {
+                return;
+            };
+            self.cluster.warn(self.pod, "FailedMount", &missing);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(pause) => pause *= 2,
+            }
+        }
     }
 
     async fn waits(&self, part: Part, container: &core::Container, stop: &CancellationToken) {
@@ -524,7 +548,11 @@ impl Sandbox<'_> {
         Ok(value)
     }
 
-    fn config_map(&self, name: &str, optional: bool) -> Result<BTreeMap<String, String>, String> {
+    pub(super) fn config_map(
+        &self,
+        name: &str,
+        optional: bool,
+    ) -> Result<BTreeMap<String, String>, String> {
         let Some(map) = self
             .cluster
             .get(&self.pod.sibling(Resource::ConfigMaps, name))
@@ -541,7 +569,11 @@ impl Sandbox<'_> {
             .collect())
     }
 
-    fn secret(&self, name: &str, optional: bool) -> Result<BTreeMap<String, String>, String> {
+    pub(super) fn secret(
+        &self,
+        name: &str,
+        optional: bool,
+    ) -> Result<BTreeMap<String, String>, String> {
         let Some(secret) = self.cluster.get(&self.pod.sibling(Resource::Secrets, name)) else {
             return if optional {
                 Ok(BTreeMap::new())

@@ -141,3 +141,30 @@ fn what_the_job_does_not_show_is_explained() {
     #     C_* = all keys of the ConfigMap settings
     ");
 }
+
+#[test]
+fn volumes_show_secrets_and_what_is_not_there_is_told() {
+    let of = |source: &str| {
+        let fields = format!(
+            ", volumes: [{{name: v, {source}}}], volumeMounts: [{{name: v, mountPath: /creds}}]"
+        );
+        let desk = Desk::with(&config(&shell("t", "cut -c2- /creds/pw", &fields)));
+        desk.has("creds.env", "pw=pa55word\n");
+        let secret = format!("creds={}", desk.path("creds.env"));
+        let (_, told) = desk.tells(Format::Json, &["--secret", &secret]);
+        finished(&told)["message"]
+            .as_str()
+            .unwrap()
+            .replace('\n', "⏎")
+    };
+    let rows = [
+        of("secret: {secretName: creds, items: [{key: pw, path: pw}]}"),
+        of("configMap: {name: none}"),
+        of("persistentVolumeClaim: {claimName: c}"),
+    ];
+    assert_snapshot!(rows.join("\n"), @r#"
+    Task 't' finished successfully!⏎⏎Logs:⏎Container JOB-000-001 of pod JOB-000-001-pod:⏎a55word⏎⏎⏎⏎⏎
+    Task 't' failed: job JOB-000-001 failed. Reason: FailedMount, Message: container `JOB-000-001` cannot start: MountVolume.SetUp failed for volume "v" : configmap "none" not found; create what is missing in the task's namespace, or correct `volumes` of the task
+    Task 't' failed: job JOB-000-001 failed. Reason: FailedMount, Message: container `JOB-000-001` cannot start: MountVolume.SetUp failed for volume "v" : its kind is not found at a desk, which has `emptyDir`, `secret` and `configMap`; create what is missing in the task's namespace, or correct `volumes` of the task
+    "#);
+}

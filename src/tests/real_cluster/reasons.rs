@@ -205,6 +205,38 @@ async fn a_quota_without_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster"]
+async fn a_first_job_without_room_in_its_quota() {
+    let full = RealCluster::new("no-jobs").await;
+    let quota = json!({"metadata": {"name": "none"}, "spec": {"hard": {"count/jobs.batch": "0"}}});
+    full.create::<ResourceQuota>(quota).await;
+    full.until(|| async {
+        let quota = full.api::<ResourceQuota>().get("none").await.unwrap();
+        quota.status.is_some_and(|status| status.hard.is_some())
+    })
+    .await;
+    let mut cluster = RealCluster::new("jobs").await;
+    let tasks = format!(
+        "      - {{name: first, image: BUSYBOX, namespace: {}, onFailure: warn}}
+      - {{name: second, image: BUSYBOX, cmd: ['true']}}\n",
+        full.namespace
+    );
+    let allowed = format!("--allowed-namespaces={}", full.namespace);
+    cluster.serves(&config(&tasks), &[allowed]).await;
+    let finished = cluster.runs(&triggered("event-1")).await;
+    assert_eq!(finished["result"], "warning");
+    let parts = [
+        "Task 'first' failed: its Job was not created. Reason: Forbidden, ",
+        "exceeded quota: none",
+        "raise the quota",
+        "Task 'second' finished successfully!",
+    ];
+    assert_parts(message(&finished), &parts);
+    cluster.finish().await;
+    full.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
 async fn a_pod_that_the_namespace_does_not_admit() {
     let root = "securityContext: {runAsUser: 0, runAsNonRoot: false}";
     let cluster = RealCluster::start("not-admitted", &task(root)).await;
