@@ -11,14 +11,12 @@ pub(crate) mod resources;
 
 use std::error::Error;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryFutureExt;
 use reqwest::header::RETRY_AFTER;
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Request, Response, StatusCode, Url};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceExt, service_fn};
@@ -36,16 +34,11 @@ pub(crate) enum Certificates {
     Unverified,
 }
 
-/// Of one service. A thousand runs that begin together would open as many connections, which take longer than one
-/// after the other and 20 KB each.
-const REQUESTS_AT_ONCE: usize = 64;
-
-/// A way to one of Keptn's services, with the time that a request may take.
+/// A way to Keptn, with the time that a request may take.
 #[derive(Clone)]
 pub(crate) struct Http {
     transport: Transport,
     timeout: Duration,
-    turns: Arc<Semaphore>,
 }
 
 /// Why there is no answer to a request.
@@ -81,17 +74,10 @@ pub(crate) struct Answered {
 impl Http {
     /// `timeout` is for one request with its answer.
     pub(crate) fn over(transport: Transport, timeout: Duration) -> Self {
-        Self {
-            transport,
-            timeout,
-            turns: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
-        }
+        Self { transport, timeout }
     }
 
-    /// `limit` is for the bytes of the answer.
     pub(crate) async fn send(&self, request: Request, limit: usize) -> Result<Answered, SendError> {
-        // Nobody closes it.
-        let _turn = self.turns.acquire().await.ok();
         let exchange = async {
             let response = self.transport.clone().oneshot(request).await?;
             Ok(Answered {
@@ -225,37 +211,7 @@ async fn body(mut response: Response, limit: usize) -> Result<Option<Vec<u8>>, S
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use futures::future::join_all;
-    use reqwest::Method;
-
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_thousand_requests_at_once_take_turns() {
-        let under_way = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));
-        let seen = Arc::clone(&under_way);
-        let slow = service_fn(move |_: Request| {
-            let under_way = Arc::clone(&under_way);
-            async move {
-                let (now, most) = &*under_way;
-                let before = now.fetch_add(1, Ordering::Relaxed);
-                most.fetch_max(before + 1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                now.fetch_sub(1, Ordering::Relaxed);
-                Ok(http::Response::new("").into())
-            }
-        });
-        // Less than all take together: whoever waits for a turn has not begun.
-        let http = Http::over(BoxCloneSyncService::new(slow), Duration::from_secs(2));
-        let url: Url = "http://keptn/event".parse().unwrap();
-        let send = |_| http.send(Request::new(Method::POST, url.clone()), 16);
-        for answered in join_all((0..1000).map(send)).await {
-            assert!(answered.is_ok());
-        }
-        assert_eq!(seen.1.load(Ordering::Relaxed), REQUESTS_AT_ONCE);
-    }
 
     #[test]
     fn a_name_that_is_unknown_is_no_name_server_in_trouble() {
