@@ -187,6 +187,10 @@ impl Executor {
             Box::pin(self.work(run, turn, course))
         );
         let tasks = self.tasks_told(&done);
+        // Also those that have no Job, and so no span.
+        let is_errored = done.iter().any(Done::fails_the_run);
+        let failed = |done: &&Done<'_>| done.ending != Ending::Succeeded;
+        let failed = done.iter().filter(failed).count();
         let ends = done.iter().filter_map(|done| done.job.as_ref()?.1.finished);
         let last_end = ends.max();
         let places = if course.taken_over {
@@ -196,13 +200,12 @@ impl Executor {
         };
         let Some(finished) = Box::pin(self.finished(run, done, results)).await else {
             Box::pin(self.conclude(run, &places)).await;
-            let failed = |told: &TaskTold<'_>| matches!(told.result, traces::Result::Failed(_));
-            let verdict = if tasks.iter().any(failed) {
+            let verdict = if is_errored {
                 Verdict::Errored
             } else {
                 Verdict::Succeeded
             };
-            return self.tell(run, course, verdict, &tasks, &[]);
+            return self.tell(run, course, verdict, failed, &tasks, &[]);
         };
         let mut answers: Vec<AnswerTold> = Vec::new();
         if let Some((started, told)) = announced {
@@ -215,7 +218,7 @@ impl Executor {
             self.conclude(run, &places).await;
             // No orderly shutdown comes between the mark and this.
             answers.push(told(event_type, delivered));
-            self.tell(run, course, verdict, &tasks, &answers);
+            self.tell(run, course, verdict, failed, &tasks, &answers);
         };
         Box::pin(self.answers.deliver(finished, course.finished, mark)).await;
         if let Some(end) = last_end {
@@ -229,11 +232,11 @@ impl Executor {
             return None;
         }
         self.calm.comes().await;
+        let _turn = self.calm.turn().await;
         let started = answer::started(&run.event, run.arrived);
         let event_type = started.event_type().to_owned();
         let mark = async |_| {
             if let Some(first) = run.first_place() {
-                let _turn = self.calm.turn().await;
                 self.cluster.mark_started(first).await;
             }
         };
@@ -450,7 +453,7 @@ impl Executor {
         let mark = async |delivered| {
             self.conclude(run, &places).await;
             let answers = [told(event_type, delivered)];
-            self.tell(run, &course, Verdict::Errored, &[], &answers);
+            self.tell(run, &course, Verdict::Errored, 0, &[], &answers);
         };
         self.answers.deliver(answer, sent, mark).await;
     }
@@ -490,10 +493,10 @@ impl Executor {
         run: &Run,
         course: &Course,
         verdict: Verdict,
+        failed: usize,
         tasks: &[TaskTold<'_>],
         answers: &[AnswerTold],
     ) {
-        let failed = tasks.iter().filter(|told| told.result.is_failure()).count();
         let lasted = Timestamp::now().duration_since(run.arrived);
         info!(
             result = verdict.result(),
@@ -595,6 +598,13 @@ impl<'a> Done<'a> {
     /// None if it has no Job.
     fn place(&self) -> Option<Place<'a>> {
         Some(self.job.as_ref()?.0)
+    }
+
+    fn fails_the_run(&self) -> bool {
+        matches!(
+            (&self.ending, self.on_failure),
+            (Ending::Failed(_), OnFailure::Fail)
+        )
     }
 
     fn times(&self) -> Times {

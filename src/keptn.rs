@@ -147,6 +147,10 @@ fn is_unknown_host(error: &str) -> bool {
     .any(|words| error.contains(words))
 }
 
+/// A burst leaves as many connections as it had requests at once, of 20 KB each. What follows an event comes within
+/// seconds or after minutes.
+const CONNECTION_REST: Duration = Duration::from_secs(10);
+
 /// Connections to Keptn, and to whatever it trusts.
 pub(crate) fn connecting(certificates: Certificates) -> Result<Transport, reqwest::Error> {
     let near = client(certificates, ClientBuilder::no_proxy)?;
@@ -179,6 +183,7 @@ fn client(
         // A redirect would carry the credentials to another host; Keptn's services send none that matter.
         let builder = Client::builder()
             .connect_timeout(Duration::from_secs(5))
+            .pool_idle_timeout(CONNECTION_REST)
             .redirect(Policy::none());
         proxies(match certificates {
             Certificates::Verified => builder,

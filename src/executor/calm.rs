@@ -12,22 +12,25 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Between two events of a burst there may be a moment without any.
 const REST: Duration = Duration::from_millis(20);
 
-/// Of the marks of news. The API server shares its time among all that is asked at once, and senders wait for
-/// their Jobs: thousands of marks would be before each.
-const MARKS_AT_ONCE: usize = 4;
+/// Of news, with its mark. The API server shares its time among all that is asked at once, and senders wait for
+/// their Jobs: thousands of marks would be before each, and as many connections in memory.
+const AT_ONCE: usize = 8;
+
+/// Then it goes without: what is told of other runs may be stuck.
+const LONGEST_FOR_A_TURN: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 pub(super) struct Calm {
     /// How many first Jobs are being created.
     creations: Arc<watch::Sender<usize>>,
-    marks: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
 }
 
 impl Default for Calm {
     fn default() -> Self {
         Self {
             creations: Arc::new(watch::Sender::new(0)),
-            marks: Arc::new(Semaphore::new(MARKS_AT_ONCE)),
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }
 }
@@ -58,10 +61,11 @@ impl Calm {
         timeout(LONGEST, calm).await.ok();
     }
 
-    /// Returns when it is the turn of a mark, which has it until this is dropped.
+    /// Returns when it is the turn of some news, which has it until this is dropped, or after a while.
     pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        let turn = timeout(LONGEST_FOR_A_TURN, self.turns.acquire()).await;
         // Nobody closes it.
-        self.marks.acquire().await.ok()
+        turn.ok()?.ok()
     }
 }
 
@@ -112,5 +116,20 @@ mod tests {
         let _creation = calm.disturbed();
         calm.comes().await;
         assert_eq!(begun.elapsed(), LONGEST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn news_that_is_stuck_keeps_no_other_back_for_long() {
+        let (calm, begun) = (Calm::default(), Instant::now());
+        let mut stuck = Vec::new();
+        for _ in 0..AT_ONCE {
+            stuck.push(calm.turn().await);
+        }
+        assert!(stuck.iter().all(Option::is_some));
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert!(calm.turn().await.is_none());
+        assert_eq!(begun.elapsed(), LONGEST_FOR_A_TURN);
+        drop(stuck);
+        assert!(calm.turn().await.is_some());
     }
 }

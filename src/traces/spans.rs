@@ -64,15 +64,6 @@ pub(crate) enum Result {
     Failed(String),
 }
 
-impl Result {
-    pub(crate) fn is_failure(&self) -> bool {
-        match self {
-            Self::Succeeded => false,
-            Self::Warned(_) | Self::Failed(_) => true,
-        }
-    }
-}
-
 /// An answer that Keptn took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AnswerTold {
