@@ -59,15 +59,19 @@ struct Inner {
     audience: Audience,
     /// None until the service is connected to its cluster.
     window: OnceLock<Window>,
-    looks: Semaphore,
+    looks: Arc<Semaphore>,
 }
+
+/// The turns of those that look.
+#[derive(Clone)]
+struct Looks(Arc<Semaphore>);
 
 impl Page {
     pub(crate) fn new(audience: Audience) -> Self {
         Self(Arc::new(Inner {
             audience,
             window: OnceLock::new(),
-            looks: Semaphore::new(MAX_LOOKS),
+            looks: Arc::new(Semaphore::new(MAX_LOOKS)),
         }))
     }
 
@@ -257,51 +261,76 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], text + "\n").into_response()
 }
 
-/// Makes a page where nothing else waits for it.
-async fn aside(make: impl FnOnce() -> Response + Send + 'static) -> Response {
-    tokio::task::spawn_blocking(make)
-        .await
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+impl Looks {
+    /// Makes a page where nothing else waits for it. Whoever goes away meanwhile has had the turn all the same.
+    async fn aside(self, make: impl FnOnce() -> Response + Send + 'static) -> Response {
+        let Ok(turn) = timeout(LOOK_PATIENCE, self.0.acquire_owned()).await else {
+            let reason = "too many look at the page at once, look again in some seconds\n";
+            let again = [(RETRY_AFTER, "5")];
+            return (StatusCode::SERVICE_UNAVAILABLE, again, reason).into_response();
+        };
+        let make = move || {
+            let _turn = turn;
+            make()
+        };
+        tokio::task::spawn_blocking(make)
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
 }
 
-async fn runs(Extension(window): Extension<Window>, asked: Asked, headers: HeaderMap) -> Response {
+async fn runs(
+    Extension(window): Extension<Window>,
+    Extension(looks): Extension<Looks>,
+    asked: Asked,
+    headers: HeaderMap,
+) -> Response {
     let problem = window.look_back().await;
     let form = Form::of(&asked, &headers);
-    aside(move || {
-        let overview = window.runs(&asked, problem);
-        form.write(StatusCode::OK, &overview, || page::runs(&overview, &asked))
-    })
-    .await
+    looks
+        .aside(move || {
+            let overview = window.runs(&asked, problem);
+            form.write(StatusCode::OK, &overview, || page::runs(&overview, &asked))
+        })
+        .await
 }
 
 async fn events(
     Extension(window): Extension<Window>,
+    Extension(looks): Extension<Looks>,
     asked: Asked,
     headers: HeaderMap,
 ) -> Response {
     let form = Form::of(&asked, &headers);
-    aside(move || {
-        let events = window.events(&asked);
-        form.write(StatusCode::OK, &events, || page::events(&events, &asked))
-    })
-    .await
+    looks
+        .aside(move || {
+            let events = window.events(&asked);
+            form.write(StatusCode::OK, &events, || page::events(&events, &asked))
+        })
+        .await
 }
 
 async fn run(
     Extension(window): Extension<Window>,
+    Extension(looks): Extension<Looks>,
     Path(id): Path<String>,
     asked: Asked,
     headers: HeaderMap,
 ) -> Response {
     let form = Form::of(&asked, &headers);
     match window.run(&RunId::from_label(&id)).await {
-        Some(run) => aside(move || form.write(StatusCode::OK, &run, || page::run(&run))).await,
+        Some(run) => {
+            looks
+                .aside(move || form.write(StatusCode::OK, &run, || page::run(&run)))
+                .await
+        }
         None => not_found(form, &window, &format!("run {id}")),
     }
 }
 
 async fn log(
     Extension(window): Extension<Window>,
+    Extension(looks): Extension<Looks>,
     Path((id, job)): Path<(String, String)>,
     asked: Asked,
     headers: HeaderMap,
@@ -313,13 +342,16 @@ async fn log(
             &window,
             &format!("task with the Job {job} in run {id}"),
         ),
-        Some(log) => match form {
-            Form::Json => json(StatusCode::OK, &log),
-            Form::Html => {
-                let content_type = (CONTENT_TYPE, "text/plain; charset=utf-8");
-                ([content_type], log.to_text()).into_response()
-            }
-        },
+        Some(log) => {
+            let make = move || match form {
+                Form::Json => json(StatusCode::OK, &log),
+                Form::Html => {
+                    let content_type = (CONTENT_TYPE, "text/plain; charset=utf-8");
+                    ([content_type], log.to_text()).into_response()
+                }
+            };
+            looks.aside(make).await
+        }
     }
 }
 
@@ -359,14 +391,11 @@ async fn only_for_its_audience(
         let reason = "the address is no UTF-8 once its `%` are decoded\n";
         return (StatusCode::BAD_REQUEST, reason).into_response();
     }
-    let Ok(look) = timeout(LOOK_PATIENCE, page.0.looks.acquire()).await else {
-        let reason = "too many look at the page at once, look again in some seconds\n";
-        let again = [(RETRY_AFTER, "5")];
-        return (StatusCode::SERVICE_UNAVAILABLE, again, reason).into_response();
-    };
     request.extensions_mut().insert(window.clone());
+    request
+        .extensions_mut()
+        .insert(Looks(Arc::clone(&page.0.looks)));
     let mut response = next.run(request).await;
-    drop(look);
     let headers = response.headers_mut();
     for (name, value) in [
         (CONTENT_SECURITY_POLICY, POLICY),
@@ -403,4 +432,27 @@ fn is_own_name(host: &str) -> bool {
     // With the dot of a name that is not searched for.
     let name = name.strip_suffix('.').unwrap_or(name);
     name.eq_ignore_ascii_case("localhost") || name.parse::<Ipv4Addr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_when_others_look_is_told_to_come_again() {
+        let looks = Looks(Arc::new(Semaphore::new(MAX_LOOKS)));
+        let page = || (StatusCode::OK, "a page").into_response();
+        let others = looks.0.acquire_many(4).await;
+        let begun = Instant::now();
+        let refused = looks.clone().aside(page).await;
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.headers()[RETRY_AFTER], "5");
+        assert_eq!(begun.elapsed(), LOOK_PATIENCE);
+        drop(others);
+        let shown = looks.clone().aside(page).await;
+        assert_eq!(shown.status(), StatusCode::OK);
+        assert_eq!(looks.0.available_permits(), MAX_LOOKS);
+    }
 }

@@ -186,7 +186,8 @@ mod tests {
         stop.cancel();
         accepting.await.unwrap();
         connections.close();
-        connections.wait().await;
+        let gone = timeout(2 * CONNECTION_TIMEOUT, connections.wait()).await;
+        assert!(gone.is_ok(), "the connection is still there");
         drop(client);
     }
 }
