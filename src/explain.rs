@@ -106,14 +106,19 @@ pub(crate) fn explain(
     let time = event.document["time"].as_str();
     let time = time.and_then(|time| time.parse().ok());
     let arrived = time.unwrap_or(Timestamp::UNIX_EPOCH);
-    let run = resolver().run(config.matching(event), config_hash, arrived);
-    let record = run.encode();
+    let mut run = resolver().run(config.matching(event), config_hash, arrived);
+    let record = loop {
+        match run.encode() {
+            // As the service does where a first Job cannot be made.
+            Err(too_large) if run.first_place().is_some() => {
+                run.goes_on_without_first_task(too_large.to_string());
+            }
+            record => break record.unwrap_or_default(),
+        }
+    };
     for of in &run.actions {
         for refusal in of.refusals() {
             actions[of.index].is_refused(&refusal.task, &refusal.reason);
-        }
-        if let (Some(first), Err(too_large)) = (of.tasks().first(), &record) {
-            actions[of.index].is_refused(&first.name, &too_large.to_string());
         }
     }
     let env = resolver().keptns().into_iter();
@@ -127,7 +132,7 @@ pub(crate) fn explain(
             })
             .collect(),
         actions,
-        jobs: record.map_or_else(|_| Vec::new(), |record| jobs(&run, &record, rules)),
+        jobs: jobs(&run, &record, rules),
     })
 }
 
