@@ -122,7 +122,7 @@ impl InvalidEvent {
 const SMALL: usize = 16 << 10;
 
 impl Event {
-    /// Whether to look at every value of it takes microseconds.
+    /// Whether what is made of its values is small as well.
     pub(crate) fn is_small(&self) -> bool {
         room_after(SMALL, &self.document).is_some()
     }

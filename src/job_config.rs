@@ -74,6 +74,24 @@ pub(crate) struct JobConfig {
     pub(crate) actions: Vec<Action>,
 }
 
+impl JobConfig {
+    /// Whether a path of it goes through all of an event, each time.
+    pub(crate) fn searches_whole_events(&self) -> bool {
+        self.actions.iter().any(|action| {
+            let filters = action
+                .matchers
+                .iter()
+                .filter_map(|matcher| Some(&matcher.filter.as_ref()?.property));
+            let variables = action.tasks.iter().flat_map(|task| &task.env);
+            let variables = variables.filter_map(|variable| match &variable.source {
+                EnvVar::Event { path, .. } => Some(path),
+                _ => None,
+            });
+            filters.chain(variables).any(JsonPath::finds_lists)
+        })
+    }
+}
+
 /// What to do for an event, and for which.
 #[derive(Debug)]
 pub(crate) struct Action {

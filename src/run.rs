@@ -414,16 +414,24 @@ impl Run {
 }
 
 /// What an encoder works with takes 300 KB, longer to make than to use for a record.
-static ENCODER: LazyLock<Mutex<ZlibEncoder<Vec<u8>>>> =
-    LazyLock::new(|| Mutex::new(ZlibEncoder::new(Vec::new(), Compression::fast())));
+static ENCODER: LazyLock<Mutex<ZlibEncoder<Vec<u8>>>> = LazyLock::new(|| Mutex::new(encoder()));
+
+/// Nobody waits for a larger one of somebody else.
+const MAX_QUICK: usize = 64 << 10;
+
+fn encoder() -> ZlibEncoder<Vec<u8>> {
+    ZlibEncoder::new(Vec::new(), Compression::fast())
+}
 
 fn deflated(bytes: &[u8]) -> Vec<u8> {
-    // Whatever a panic left in it is taken out.
-    let mut encoder = ENCODER.lock().unwrap_or_else(|poisoned| {
-        let mut encoder = poisoned.into_inner();
-        encoder.reset(Vec::new()).ok();
-        encoder
-    });
+    // After a panic nobody knows what is in the one that is kept.
+    match ENCODER.try_lock() {
+        Ok(mut kept) if bytes.len() <= MAX_QUICK => deflated_by(&mut kept, bytes),
+        _ => deflated_by(&mut encoder(), bytes),
+    }
+}
+
+fn deflated_by(encoder: &mut ZlibEncoder<Vec<u8>>, bytes: &[u8]) -> Vec<u8> {
     encoder.write_all(bytes).ok();
     encoder.reset(Vec::new()).unwrap_or_default()
 }
