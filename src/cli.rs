@@ -359,6 +359,17 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    #[test]
+    fn default_requests_above_default_limits_stop_the_start() {
+        let serve = ["jes", "serve", "--default-resource-limits-cpu=1"];
+        let check = |requests: &str| {
+            let cli = Cli::try_parse_from(serve.into_iter().chain([requests])).unwrap();
+            cli.command.tasks().unwrap().check()
+        };
+        assert_eq!(check("--default-resource-requests-cpu=1000m"), Ok(()));
+        insta::assert_snapshot!(check("--default-resource-requests-cpu=2").unwrap_err(), @"DEFAULT_RESOURCE_REQUESTS_CPU `2` is more than DEFAULT_RESOURCE_LIMITS_CPU `1`, expected at most that: no task without `resources` of its own could run");
+    }
+
     /// clap breaks longer lines, commands among them.
     #[test]
     fn no_line_of_the_help_is_broken() {

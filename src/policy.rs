@@ -241,7 +241,9 @@ fn check_privileges(context: &SecurityContext) -> Result<(), String> {
         ))
     };
     if context.privileged == Some(true) {
-        return Err("privileged containers are not allowed".into());
+        return Err(
+            "privileged containers are not allowed (ALLOW_PRIVILEGED_JOBS of the service)".into(),
+        );
     }
     let added = context.capabilities.iter().flat_map(|of| &of.add);
     let is_more = |name: &&String| {
@@ -421,7 +423,7 @@ mod tests {
         ];
         let refused = rows.map(|fields| verdict(&policy(), fields));
         insta::assert_snapshot!(refused.join("\n"), @"
-        securityContext: {privileged: true}: privileged containers are not allowed
+        securityContext: {privileged: true}: privileged containers are not allowed (ALLOW_PRIVILEGED_JOBS of the service)
         securityContext: {capabilities: {add: [NET_BIND_SERVICE, chown]}}: allowed
         securityContext: {capabilities: {add: [DAC_READ_SEARCH]}}: the capability `DAC_READ_SEARCH` is not allowed, as privileged containers are not (ALLOW_PRIVILEGED_JOBS of the service)
         securityContext: {capabilities: {add: [ALL]}}: the capability `ALL` is not allowed, as privileged containers are not (ALLOW_PRIVILEGED_JOBS of the service)

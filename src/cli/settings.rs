@@ -143,6 +143,29 @@ impl TaskSettings {
                     .into(),
             );
         }
+        for (request, of_request, limit, of_limit) in [
+            (
+                &self.default_resource_requests_cpu,
+                "DEFAULT_RESOURCE_REQUESTS_CPU",
+                &self.default_resource_limits_cpu,
+                "DEFAULT_RESOURCE_LIMITS_CPU",
+            ),
+            (
+                &self.default_resource_requests_memory,
+                "DEFAULT_RESOURCE_REQUESTS_MEMORY",
+                &self.default_resource_limits_memory,
+                "DEFAULT_RESOURCE_LIMITS_MEMORY",
+            ),
+        ] {
+            if let (Some(request), Some(limit)) = (request, limit)
+                && request.exceeds(limit)
+            {
+                return Err(format!(
+                    "{of_request} `{request}` is more than {of_limit} `{limit}`, expected at most that: no task \
+                     without `resources` of its own could run"
+                ));
+            }
+        }
         Ok(())
     }
 

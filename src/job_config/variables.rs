@@ -162,11 +162,13 @@ fn from(
                 ("string", EnvFormat::V1) => Some("`string` needs `apiVersion: v2`".into()),
                 _ => meant(other, known),
             };
-            // The first half is the original's text.
-            let message = format!(
-                "could not add env with name {name}, unknown valueFrom {}: expected {expected}",
-                cited(other)
-            );
+            let wrong = match other {
+                "" => "it has no valueFrom".to_owned(),
+                // The original's text.
+                _ => format!("unknown valueFrom {}", cited(other)),
+            };
+            let message =
+                format!("could not add env with name {name}, {wrong}: expected {expected}");
             let at = value_from.as_ref().unwrap_or(entry);
             problems.add(at.error(message).help(help));
             None

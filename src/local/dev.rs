@@ -167,9 +167,10 @@ async fn pass(front: Arc<Front>, request: Request<Body>) -> Response {
     let is_too_large = body.size_hint().lower() > MAX_BODY_BYTES as u64;
     if head.method != Method::POST || is_too_large {
         let path = head.uri.path().to_owned();
+        let reads = matches!(head.method, Method::GET | Method::HEAD);
         let request = Request::from_parts(head, body);
         let response = answer(&front.service, request).await;
-        if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        if reads && response.status() == StatusCode::METHOD_NOT_ALLOWED {
             return what_there_is(&path);
         }
         return response;

@@ -7,6 +7,7 @@ use crate::cli::ServeSettings;
 use crate::endpoint::Body;
 use crate::event::Event;
 use crate::event::content_mode;
+use crate::job_config::problem::cited;
 
 /// What would be posted to the service.
 #[derive(Debug, Clone)]
@@ -92,8 +93,9 @@ fn expect_post(line: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "`{line}` is no request that posts an event, expected one such as `POST \
-         http://localhost:8080/ HTTP/1.1`, or a CloudEvent as JSON"
+        "`{}` is no request that posts an event, expected one such as `POST \
+         http://localhost:8080/ HTTP/1.1`, or a CloudEvent as JSON",
+        cited(line)
     ))
 }
 
@@ -103,8 +105,11 @@ fn header(line: &str) -> Result<(HeaderName, HeaderValue), String> {
         Some((name, HeaderValue::from_str(value.trim()).ok()?))
     });
     parsed.ok_or_else(|| {
-        format!("`{line}` is no header, expected one such as `Content-Type: application/cloudevents+json`, \
-                 and an empty line before the body")
+        format!(
+            "`{}` is no header, expected one such as `Content-Type: application/cloudevents+json`, \
+                 and an empty line before the body",
+            cited(line)
+        )
     })
 }
 

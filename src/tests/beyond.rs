@@ -222,7 +222,7 @@ async fn what_a_task_must_not_have_is_refused_before_any_job() {
     volumes: [{name: v, hostPath: {path: /}}]
       Task 't' failed: volume `v` is a `hostPath`, which is not allowed (ALLOWED_VOLUMES of the service)
     securityContext: {privileged: true}
-      Task 't' failed: privileged containers are not allowed
+      Task 't' failed: privileged containers are not allowed (ALLOW_PRIVILEGED_JOBS of the service)
     env: [{name: private, valueFrom: secret}]
       Task 't' failed: could not prepare env for job job-executor-service-job-63901ce9feac643e6063c82e-000-001: could not add env with name private, valueFrom secret: secret "private" is not allowed (ALLOWED_SECRETS of the service)
     "#);

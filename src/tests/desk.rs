@@ -485,6 +485,18 @@ fn an_explanation_has_every_condition_variable_and_job() {
 }
 
 #[test]
+fn explained_jobs_are_in_the_namespaces_of_their_tasks() {
+    let task = |name: &str, more: &str| format!("      - {{name: {name}, image: i{more}}}\n");
+    let tasks = task("own", "") + &task("other", ", namespace: other");
+    let desk = Desk::with(&config(&tasks));
+    desk.has("event.json", &triggered("1").to_string());
+    let (_, told, _) = desk.explains(&["--output=json", "--allowed-namespaces=other"]);
+    let object: Value = serde_json::from_str(&told).unwrap();
+    let namespaces = [0, 1].map(|job: usize| &object["jobs"][job]["metadata"]["namespace"]);
+    assert_eq!(namespaces, ["keptn", "other"]);
+}
+
+#[test]
 fn no_text_of_an_event_or_a_config_leaves_its_line() {
     let task = "      - {name: \"t\\n---\\nx\", image: i, env: [{name: KEPTN_STAGE, value: mine, valueFrom: string}]}\n";
     let desk = Desk::with(&config(task));
@@ -628,6 +640,10 @@ async fn a_service_at_a_desk_takes_edits_and_sends_test_events_again() {
     let read = read.send().await.unwrap();
     assert_eq!(read.status(), 404);
     assert_snapshot!(read.text().await.unwrap(), @"there is nothing to read at /run/1, but at / (runs), /events, /metrics and /test-events; what is posted, to any path, is an event");
+    let put = client.put(format!("http://127.0.0.1:{port}/")).send().await;
+    let put = put.unwrap();
+    assert_eq!(put.status(), 405);
+    assert_snapshot!(put.text().await.unwrap(), @"events are posted here, and there is nothing else");
     stop.cancel();
     service.await.unwrap().unwrap();
 }

@@ -58,7 +58,7 @@ async fn a_run_of_which_nothing_can_run_is_answered_at_once() {
     assert_eq!(service.receives_triggered().await.0, 202);
     assert_snapshot!(service.finish().await, @"
     event sh.keptn.event.test.started
-    event sh.keptn.event.test.finished errored fail: Task 't' failed: privileged containers are not allowed
+    event sh.keptn.event.test.finished errored fail: Task 't' failed: privileged containers are not allowed (ALLOW_PRIVILEGED_JOBS of the service)
     ");
 }
 
