@@ -20,6 +20,7 @@ mod process;
 mod reasons;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -64,6 +65,9 @@ fn setting(name: &str, default: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| default.to_owned())
 }
 
+/// Of namespaces: two tests may think of one name.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
 impl RealCluster {
     /// A namespace and a Keptn.
     async fn new(name: &str) -> Self {
@@ -71,7 +75,8 @@ impl RealCluster {
             .install_default()
             .ok();
         let client = Client::try_default().await.expect("a cluster");
-        let namespace = format!("{name}-{}", std::process::id());
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let namespace = format!("{name}-{}-{number}", std::process::id());
         let object = serde_json::from_value(json!({"metadata": {"name": namespace}})).unwrap();
         let namespaces: Api<Namespace> = Api::all(client.clone());
         namespaces

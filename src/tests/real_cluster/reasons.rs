@@ -214,7 +214,7 @@ async fn a_first_job_without_room_in_its_quota() {
         quota.status.is_some_and(|status| status.hard.is_some())
     })
     .await;
-    let mut cluster = RealCluster::new("quota-elsewhere").await;
+    let mut cluster = RealCluster::new("jobs").await;
     let tasks = format!(
         "      - {{name: first, image: BUSYBOX, namespace: {}, onFailure: warn}}
       - {{name: second, image: BUSYBOX, cmd: ['true']}}\n",
