@@ -22,6 +22,7 @@ use crate::admission::{Admission, Admitted};
 use crate::event::content_mode::{DecodeError, decode};
 use crate::journal::Journal;
 use crate::metrics::{Metrics, Outcome};
+pub(crate) use body::BODY_TIMEOUT;
 use body::{BodyError, Limits};
 use connections::Arrival;
 pub(crate) use connections::{Peer, accept};
@@ -187,13 +188,7 @@ fn refused_body(error: &BodyError, limit: usize) -> (StatusCode, String) {
             StatusCode::PAYLOAD_TOO_LARGE,
             "the body holds too many lists and objects to be read in bounded memory".into(),
         ),
-        BodyError::TooSlow => (
-            StatusCode::REQUEST_TIMEOUT,
-            format!(
-                "the body was not there within {} s",
-                body::BODY_TIMEOUT.as_secs()
-            ),
-        ),
+        BodyError::TooSlow => (StatusCode::REQUEST_TIMEOUT, too_slow()),
         BodyError::Broken(reason) => (
             StatusCode::BAD_REQUEST,
             format!("the body could not be read: {reason}"),
@@ -203,6 +198,11 @@ fn refused_body(error: &BodyError, limit: usize) -> (StatusCode, String) {
             "too many events are being admitted, send this one again".into(),
         ),
     }
+}
+
+pub(crate) fn too_slow() -> String {
+    let seconds = BODY_TIMEOUT.as_secs();
+    format!("the body was not there within {seconds} s")
 }
 
 pub(crate) fn too_large(limit: usize) -> String {

@@ -11,7 +11,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// For the whole body. Keptn's distributors give up after 5 s.
-pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a request waits for others to be admitted before it is refused.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(1);

@@ -18,6 +18,7 @@ use axum::routing::get;
 use http_body_util::LengthLimitError;
 use hyper::body::Body as _;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -28,7 +29,7 @@ use super::preview::{Preview, preview};
 use super::signals::Signals;
 use super::story::{Story, Told};
 use crate::cli::{DeskSettings, DevSettings, ServeSettings};
-use crate::endpoint;
+use crate::endpoint::{self, BODY_TIMEOUT};
 use test_events::TestEvents;
 
 /// As the service takes it.
@@ -175,8 +176,8 @@ async fn pass(front: Arc<Front>, request: Request<Body>) -> Response {
         }
         return response;
     }
-    match to_bytes(body, MAX_BODY_BYTES).await {
-        Ok(body) => {
+    match timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
+        Ok(Ok(body)) => {
             let request = EventRequest {
                 name: None,
                 headers: head.headers,
@@ -184,7 +185,8 @@ async fn pass(front: Arc<Front>, request: Request<Body>) -> Response {
             };
             receive(&front, request).await
         }
-        Err(error) => refused(&error),
+        Ok(Err(error)) => refused(&error),
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, endpoint::too_slow()).into_response(),
     }
 }
 
