@@ -188,8 +188,8 @@ impl Executor {
         );
         let tasks = self.tasks_told(&done);
         // Also those that have no Job, and so no span.
-        let is_errored = done.iter().any(Done::fails_the_run);
-        let failed = |done: &&Done<'_>| done.ending != Ending::Succeeded;
+        let is_errored = done.iter().any(|done| done.ended() == Ended::Failed);
+        let failed = |done: &&Done<'_>| done.ended() != Ended::Succeeded;
         let failed = done.iter().filter(failed).count();
         let ends = done.iter().filter_map(|done| done.job.as_ref()?.1.finished);
         let last_end = ends.max();
@@ -282,11 +282,7 @@ impl Executor {
                 if course.has_passed(place, &places[index + 1..]) {
                     task.ending = Ending::Succeeded;
                 }
-                let ended = match (&task.ending, place.task.on_failure) {
-                    (Ending::Succeeded, _) => Ended::Succeeded,
-                    (Ending::Failed(_), OnFailure::Warn) => Ended::Warned,
-                    (Ending::Failed(_), OnFailure::Fail) => Ended::Failed,
-                };
+                let ended = task.ended();
                 self.metrics.task(ended);
                 let shown = self.shown(&task.ending);
                 self.journal.task_ended(place, ended, &shown, task.times());
@@ -356,10 +352,7 @@ impl Executor {
         let Refusal { task, reason, .. } = refusal;
         warn!(action = action.name, task, "the task was refused");
         debug!(task, reason, "why it was refused");
-        self.metrics.task(match refusal.on_failure {
-            OnFailure::Warn => Ended::Warned,
-            OnFailure::Fail => Ended::Failed,
-        });
+        self.metrics.task(failed_as(refusal.on_failure));
     }
 
     /// As a run's record may tell it.
@@ -589,6 +582,13 @@ fn time_of(end: &TaskEnd, begins: Timestamp, course: &Course) -> (Timestamp, Tim
     (began, end.finished.unwrap_or(seen))
 }
 
+fn failed_as(on_failure: OnFailure) -> Ended {
+    match on_failure {
+        OnFailure::Warn => Ended::Warned,
+        OnFailure::Fail => Ended::Failed,
+    }
+}
+
 /// All tasks, also those that have no Job, where nothing can be marked.
 fn all_places(run: &Run) -> Vec<Place<'_>> {
     run.steps().flat_map(|(_, places)| places).collect()
@@ -600,11 +600,11 @@ impl<'a> Done<'a> {
         Some(self.job.as_ref()?.0)
     }
 
-    fn fails_the_run(&self) -> bool {
-        matches!(
-            (&self.ending, self.on_failure),
-            (Ending::Failed(_), OnFailure::Fail)
-        )
+    fn ended(&self) -> Ended {
+        match self.ending {
+            Ending::Succeeded => Ended::Succeeded,
+            Ending::Failed(_) => failed_as(self.on_failure),
+        }
     }
 
     fn times(&self) -> Times {
