@@ -24,7 +24,7 @@ use crate::event::answer::Verdict;
 use crate::executor::{Begun, Claim, Runs};
 use crate::job_config::matching::why_none;
 use crate::job_config::problem::{ConfigErrors, Problem};
-use crate::job_config::reader::{self, CONFIG_URI, ReadConfig};
+use crate::job_config::reader::{CONFIG_URI, ReadConfig};
 use crate::job_config::yaml;
 use crate::journal::entry::{EventOutcome, Subject};
 use crate::journal::{Earlier, Journal, RunEnd};
@@ -308,23 +308,13 @@ impl Admission {
         let search = move || {
             let _permit = permit;
             span.in_scope(|| {
-                let read = admission.read(&config)?;
+                let read = admission.under_way.last_configs.read(&config.bytes)?;
                 Ok(admission.run(&id, &event, arrived, &config, &read))
             })
         };
         tokio::task::spawn_blocking(search)
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-    }
-
-    fn read(&self, config: &Config) -> Result<Arc<ReadConfig>, ConfigErrors> {
-        let last = &self.under_way.last_configs;
-        if let Some(read) = last.get(&config.bytes) {
-            return Ok(read);
-        }
-        let read = Arc::new(reader::read(&config.bytes)?);
-        last.keep(&config.bytes, &read);
-        Ok(read)
     }
 
     /// The run that the config makes of an event, or why there is none.

@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::job_config::reader::ReadConfig;
+use crate::job_config::problem::ConfigErrors;
+use crate::job_config::reader::{self, ReadConfig};
 
 const KEPT: usize = 4;
 
@@ -26,7 +27,17 @@ impl LastConfigs {
         Some(Arc::clone(&same.read))
     }
 
-    pub(super) fn keep(&self, bytes: &[u8], read: &Arc<ReadConfig>) {
+    /// Reads a config, unless somebody has just done so.
+    pub(super) fn read(&self, bytes: &[u8]) -> Result<Arc<ReadConfig>, ConfigErrors> {
+        if let Some(read) = self.get(bytes) {
+            return Ok(read);
+        }
+        let read = Arc::new(reader::read(bytes)?);
+        self.keep(bytes, &read);
+        Ok(read)
+    }
+
+    fn keep(&self, bytes: &[u8], read: &Arc<ReadConfig>) {
         if bytes.len() > MAX_BYTES {
             return;
         }
@@ -49,7 +60,6 @@ impl LastConfigs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job_config::reader;
 
     fn config(name: &str) -> Vec<u8> {
         format!("apiVersion: v2\nactions: [{{name: {name}, events: [], tasks: []}}]").into_bytes()
