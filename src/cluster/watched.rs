@@ -82,45 +82,43 @@ impl From<Metadata> for ObjectMeta {
 }
 
 #[derive(Deserialize)]
-pub(super) struct JobPart {
+pub(super) struct ObjectPart<Spec, Status> {
     metadata: Metadata,
-    spec: Option<JobSpecPart>,
-    status: Option<JobStatus>,
+    spec: Option<Spec>,
+    status: Option<Status>,
 }
 
 #[derive(Deserialize)]
-struct JobSpecPart {
+pub(super) struct JobSpecPart {
     suspend: Option<bool>,
 }
 
 impl Read for Job {
-    type Part = JobPart;
+    type Part = ObjectPart<JobSpecPart, JobStatus>;
 }
 
-impl From<JobPart> for Job {
-    fn from(of: JobPart) -> Self {
-        let spec = |of: JobSpecPart| JobSpec {
-            suspend: of.suspend,
-            ..JobSpec::default()
-        };
+impl From<ObjectPart<JobSpecPart, JobStatus>> for Job {
+    fn from(of: ObjectPart<JobSpecPart, JobStatus>) -> Self {
         Self {
             metadata: of.metadata.into(),
-            spec: of.spec.map(spec),
+            spec: of.spec.map(JobSpec::from),
             status: of.status,
         }
     }
 }
 
-#[derive(Deserialize)]
-pub(super) struct PodPart {
-    metadata: Metadata,
-    spec: Option<PodSpecPart>,
-    status: Option<PodStatus>,
+impl From<JobSpecPart> for JobSpec {
+    fn from(of: JobSpecPart) -> Self {
+        Self {
+            suspend: of.suspend,
+            ..Self::default()
+        }
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PodSpecPart {
+pub(super) struct PodSpecPart {
     #[serde(default)]
     containers: Vec<ContainerPart>,
     init_containers: Option<Vec<ContainerPart>>,
@@ -133,22 +131,26 @@ struct ContainerPart {
 }
 
 impl Read for Pod {
-    type Part = PodPart;
+    type Part = ObjectPart<PodSpecPart, PodStatus>;
 }
 
-impl From<PodPart> for Pod {
-    fn from(of: PodPart) -> Self {
-        let spec = |of: PodSpecPart| PodSpec {
-            containers: of.containers.into_iter().map(Container::from).collect(),
-            init_containers: of
-                .init_containers
-                .map(|all| all.into_iter().map(Container::from).collect()),
-            ..PodSpec::default()
-        };
+impl From<ObjectPart<PodSpecPart, PodStatus>> for Pod {
+    fn from(of: ObjectPart<PodSpecPart, PodStatus>) -> Self {
         Self {
             metadata: of.metadata.into(),
-            spec: of.spec.map(spec),
+            spec: of.spec.map(PodSpec::from),
             status: of.status,
+        }
+    }
+}
+
+impl From<PodSpecPart> for PodSpec {
+    fn from(of: PodSpecPart) -> Self {
+        let all = |parts: Vec<ContainerPart>| parts.into_iter().map(Container::from).collect();
+        Self {
+            containers: all(of.containers),
+            init_containers: of.init_containers.map(all),
+            ..Self::default()
         }
     }
 }
