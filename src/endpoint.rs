@@ -22,8 +22,8 @@ use crate::admission::{Admission, Admitted};
 use crate::event::content_mode::{DecodeError, decode};
 use crate::journal::Journal;
 use crate::metrics::{Metrics, Outcome};
-pub(crate) use body::BODY_TIMEOUT;
-use body::{BodyError, Limits};
+use body::Limits;
+pub(crate) use body::{BODY_TIMEOUT, BodyError};
 use connections::Arrival;
 pub(crate) use connections::{Peer, accept};
 
@@ -181,14 +181,21 @@ async fn told(
     text(status, reasons.join("\n"))
 }
 
-fn refused_body(error: &BodyError, limit: usize) -> (StatusCode, String) {
+/// What is told of a body that is not taken, of which `limit` bytes would have been.
+pub(crate) fn refused_body(error: &BodyError, limit: usize) -> (StatusCode, String) {
     match error {
-        BodyError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, too_large(limit)),
+        BodyError::TooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body has more than the allowed {limit} bytes (MAX_BODY_BYTES)"),
+        ),
         BodyError::TooManyValues => (
             StatusCode::PAYLOAD_TOO_LARGE,
             "the body holds too many lists and objects to be read in bounded memory".into(),
         ),
-        BodyError::TooSlow => (StatusCode::REQUEST_TIMEOUT, too_slow()),
+        BodyError::TooSlow => (
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body was not there within {} s", BODY_TIMEOUT.as_secs()),
+        ),
         BodyError::Broken(reason) => (
             StatusCode::BAD_REQUEST,
             format!("the body could not be read: {reason}"),
@@ -198,15 +205,6 @@ fn refused_body(error: &BodyError, limit: usize) -> (StatusCode, String) {
             "too many events are being admitted, send this one again".into(),
         ),
     }
-}
-
-pub(crate) fn too_slow() -> String {
-    let seconds = BODY_TIMEOUT.as_secs();
-    format!("the body was not there within {seconds} s")
-}
-
-pub(crate) fn too_large(limit: usize) -> String {
-    format!("the body has more than the allowed {limit} bytes (MAX_BODY_BYTES)")
 }
 
 fn text(status: StatusCode, reason: String) -> Response {

@@ -51,7 +51,7 @@ pub(super) struct Limits {
 }
 
 #[derive(Debug)]
-pub(super) enum BodyError {
+pub(crate) enum BodyError {
     TooLarge,
     TooManyValues,
     TooSlow,

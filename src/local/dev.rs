@@ -29,7 +29,7 @@ use super::preview::{Preview, preview};
 use super::signals::Signals;
 use super::story::{Story, Told};
 use crate::cli::{DeskSettings, DevSettings, ServeSettings};
-use crate::endpoint::{self, BODY_TIMEOUT};
+use crate::endpoint::{self, BODY_TIMEOUT, BodyError, refused_body};
 use test_events::TestEvents;
 
 /// As the service takes it.
@@ -176,18 +176,19 @@ async fn pass(front: Arc<Front>, request: Request<Body>) -> Response {
         }
         return response;
     }
-    match timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
+    let refused = match timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
         Ok(Ok(body)) => {
             let request = EventRequest {
                 name: None,
                 headers: head.headers,
                 body: body.to_vec(),
             };
-            receive(&front, request).await
+            return receive(&front, request).await;
         }
-        Ok(Err(error)) => refused(&error),
-        Err(_) => (StatusCode::REQUEST_TIMEOUT, endpoint::too_slow()).into_response(),
-    }
+        Ok(Err(error)) => broken(&error),
+        Err(_) => BodyError::TooSlow,
+    };
+    refused_body(&refused, MAX_BODY_BYTES).into_response()
 }
 
 fn what_there_is(path: &str) -> Response {
@@ -198,14 +199,11 @@ fn what_there_is(path: &str) -> Response {
     (StatusCode::NOT_FOUND, text).into_response()
 }
 
-fn refused(error: &axum::Error) -> Response {
-    let cause = error.source();
-    if matches!(cause, Some(cause) if cause.is::<LengthLimitError>()) {
-        let text = endpoint::too_large(MAX_BODY_BYTES);
-        return (StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
+fn broken(error: &axum::Error) -> BodyError {
+    match error.source() {
+        Some(cause) if cause.is::<LengthLimitError>() => BodyError::TooLarge,
+        _ => BodyError::Broken(error.to_string()),
     }
-    let text = format!("the body could not be read: {error}");
-    (StatusCode::BAD_REQUEST, text).into_response()
 }
 
 async fn receive(front: &Front, request: EventRequest) -> Response {
