@@ -142,8 +142,7 @@ impl Cluster {
 
     /// As it is called.
     pub(crate) fn name_of_namespace<'a>(&'a self, place: Place<'a>) -> &'a str {
-        let own = place.task.namespace.as_ref();
-        own.map_or(&self.namespace, |name| name.as_str())
+        place.namespace_or(&self.namespace)
     }
 
     /// Follows the cluster; never returns.

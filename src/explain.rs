@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use crate::cluster::manifest::{self, Start};
 use crate::event::Event;
-use crate::job_config::fields::ObjectName;
 use crate::job_config::fields::{EnvFrom, EnvVar, KeyHolder, KeyRef, OnFailure};
 use crate::job_config::matching::{Condition, Judged};
 use crate::job_config::problem::ConfigErrors;
@@ -143,8 +142,7 @@ fn jobs(run: &Run, record: &str, rules: &Rules) -> Vec<Value> {
         .map(|place| {
             let job = manifest::job(place, record, Start::Now, &rules.jobs);
             let mut job = serde_json::to_value(job).unwrap_or_default();
-            let own = place.task.namespace.as_ref().map(ObjectName::as_str);
-            job["metadata"]["namespace"] = own.unwrap_or(&rules.policy.namespace).into();
+            job["metadata"]["namespace"] = place.namespace_or(&rules.policy.namespace).into();
             job
         })
         .collect()

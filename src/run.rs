@@ -253,7 +253,13 @@ pub(crate) struct Place<'a> {
     pub(crate) task_index: usize,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    /// Where its Job is; `own` is where those are that ask for no other.
+    pub(crate) fn namespace_or(self, own: &'a str) -> &'a str {
+        let asked = self.task.namespace.as_ref();
+        asked.map_or(own, ObjectName::as_str)
+    }
+
     pub(crate) fn job_name(&self) -> String {
         job_name(&self.run.id, self.action_ordinal, self.task_index)
     }
@@ -557,7 +563,7 @@ pub(crate) mod tests {
             "image":"i","files":["locust/basic.py",""],"env":[{"name":"A","value":"b"}],"secrets":["c"],
             "resources":{"limits":{"cpu":"1","memory":null},"requests":{"cpu":null,"memory":null}},
             "timeLimit":300,"ttl":21600,"securityContext":{},"annotations":{"x":"y"}}]}}]}"#;
-        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+        let mut encoder = encoder();
         encoder.write_all(json.as_bytes()).unwrap();
         let record = STANDARD_NO_PAD.encode(encoder.finish().unwrap());
         let run = Run::decode(&record).unwrap();
@@ -579,7 +585,7 @@ pub(crate) mod tests {
     }
 
     fn compressed(parts: &[&[u8]]) -> Vec<u8> {
-        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+        let mut encoder = encoder();
         for part in parts {
             encoder.write_all(part).unwrap();
         }
