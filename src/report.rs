@@ -7,7 +7,7 @@
 use crate::event::answer::Verdict;
 use crate::job_config::fields::OnFailure;
 
-pub(crate) use extract::Extract;
+pub(crate) use extract::{Extract, boundary};
 pub(crate) use log_text::LogText;
 pub(crate) use masks::{Masking, Masks, Patterns};
 

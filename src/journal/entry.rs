@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::event::Envelope;
 use crate::event::answer;
 use crate::job_config::fields::OnFailure;
-use crate::report::shortened;
+use crate::report::{boundary, shortened};
 use crate::run::{Place, Refusal, Run, RunId};
 
 /// Bytes of a name that are kept: the config's author chooses it.
@@ -454,7 +454,5 @@ fn name(text: &str) -> String {
     if text.len() <= MAX_NAME {
         return text.to_owned();
     }
-    let is_boundary = |place: &usize| text.is_char_boundary(*place);
-    let end = (0..=MAX_NAME).rev().find(is_boundary).unwrap_or(0);
-    format!("{}…", &text[..end])
+    format!("{}…", &text[..boundary(text, MAX_NAME)])
 }

@@ -207,7 +207,7 @@ fn suffix(text: &str, budget: usize) -> &str {
 }
 
 /// Where a text can be cut, at this place or just before it.
-pub(super) fn boundary(text: &str, place: usize) -> usize {
+pub(crate) fn boundary(text: &str, place: usize) -> usize {
     let mut places = (0..=place.min(text.len())).rev();
     places
         .find(|&place| text.is_char_boundary(place))
