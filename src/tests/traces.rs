@@ -43,6 +43,11 @@ fn contexts(service: &Tester) -> String {
     lines.join("\n").replace('"', "")
 }
 
+/// Of the run or a task.
+fn is_of_work(span: &Span) -> bool {
+    span.name.starts_with("task ") || span.kind == SpanKind::Consumer as i32
+}
+
 /// Waits until the collector has as many spans.
 async fn collected(service: &Tester, count: usize) {
     let all = async {
@@ -116,12 +121,7 @@ async fn a_run_is_told_as_spans() {
         assert_eq!(span.trace_state, "vendor=a$(B)");
         // Who comes below a task has its span as parent; who comes below an answer has the run's.
         let is_told = told.contains(&format!("00-{TRACE}-{}-01", hex(&span.span_id)));
-        assert_eq!(
-            is_told,
-            span.name.starts_with("task ") || span.kind == SpanKind::Consumer as i32,
-            "{}\n{told}",
-            span.name
-        );
+        assert_eq!(is_told, is_of_work(&span), "{}\n{told}", span.name);
     }
     service.finish().await;
 }
@@ -167,12 +167,10 @@ async fn a_process_that_takes_a_run_over_tells_the_whole_of_it() {
         service.cluster.all_reported().await;
         collected(&service, 4).await;
         // What came before the first task and `.started` only the first process saw.
-        let is_of_both =
-            |span: &&Span| span.name.starts_with("task ") || span.kind == SpanKind::Consumer as i32;
         let spans = service.keptn.collector.spans();
         let ids: Vec<String> = spans
             .iter()
-            .filter(is_of_both)
+            .filter(|span| is_of_work(span))
             .map(|span| hex(&span.span_id))
             .collect();
         let told = contexts(&service);

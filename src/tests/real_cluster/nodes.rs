@@ -14,6 +14,12 @@ use crate::tests::{config, triggered};
 
 const LABEL: &str = "example.com/ghost";
 
+/// What is told of a task whose node is to lose its Pods.
+const EMPTIED: [&str; 2] = [
+    "its node was lost, or is being emptied (DeletionByTaintManager: ",
+    "`tolerations`",
+];
+
 /// A node with room for one task of this test, and for no other Pod.
 struct Ghost {
     cluster: RealCluster,
@@ -109,6 +115,13 @@ impl Ghost {
         self.cluster.failed(&finished, since)
     }
 
+    /// The run ends with a message of these parts, and nothing is left.
+    async fn ends(self, since: Instant, parts: &[&str]) {
+        assert_parts(&self.tells(since).await, parts);
+        self.goes().await;
+        self.cluster.leaves_nothing().await;
+    }
+
     async fn goes(&self) {
         let params = DeleteParams::default();
         let name = &self.cluster.namespace;
@@ -129,16 +142,7 @@ async fn a_node_that_is_tainted() {
     let patch = Patch::Merge(json!({"spec": {"taints": [ghost.taint, lost]}}));
     let (params, node) = (PatchParams::default(), &ghost.cluster.namespace);
     ghost.nodes.patch(node, &params, &patch).await.unwrap();
-    let message = ghost.tells(begin).await;
-    assert_parts(
-        &message,
-        &[
-            "its node was lost, or is being emptied (DeletionByTaintManager: ",
-            "`tolerations`",
-        ],
-    );
-    ghost.goes().await;
-    ghost.cluster.leaves_nothing().await;
+    ghost.ends(begin, &EMPTIED).await;
 }
 
 /// The cluster gives a node a minute to come back.
@@ -194,18 +198,12 @@ async fn a_node_that_falls_silent_until_the_time_limit() {
     let ghost = Ghost::with("silent", &fields).await;
     ghost.works().await;
     ghost.is_missed().await;
-    let begin = Instant::now();
-    let message = ghost.tells(begin).await;
-    assert_parts(
-        &message,
-        &[
-            "job deadline exceeded (75 s;",
-            "its node has not answered since 20",
-            "so that nobody knows what became of the task; send the event again",
-        ],
-    );
-    ghost.goes().await;
-    ghost.cluster.leaves_nothing().await;
+    let parts = [
+        "job deadline exceeded (75 s;",
+        "its node has not answered since 20",
+        "so that nobody knows what became of the task; send the event again",
+    ];
+    ghost.ends(Instant::now(), &parts).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,17 +216,7 @@ async fn a_node_that_falls_silent_for_longer_than_the_task_bears() {
     let ghost = Ghost::with("given-up", &fields).await;
     ghost.works().await;
     ghost.is_missed().await;
-    let begin = Instant::now();
-    let message = ghost.tells(begin).await;
-    assert_parts(
-        &message,
-        &[
-            "its node was lost, or is being emptied (DeletionByTaintManager: ",
-            "`tolerations`",
-        ],
-    );
-    ghost.goes().await;
-    ghost.cluster.leaves_nothing().await;
+    ghost.ends(Instant::now(), &EMPTIED).await;
 }
 
 /// As a kubelet leaves a Pod whose node shuts down, here one whose program ended well when it was told to.
@@ -244,14 +232,7 @@ async fn a_node_that_shuts_down() {
     let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet",
         "message": message});
     ghost.shows(&ended, &status, &condition).await;
-    let message = ghost.tells(begin).await;
-    assert_parts(
-        &message,
-        &[
-            "its Pod was ended by its node: Terminated: Pod was terminated in response to imminent node shutdown; \
-           send the event again",
-        ],
-    );
-    ghost.goes().await;
-    ghost.cluster.leaves_nothing().await;
+    let told = "its Pod was ended by its node: Terminated: Pod was terminated in response to imminent node \
+                shutdown; send the event again";
+    ghost.ends(begin, &[told]).await;
 }
