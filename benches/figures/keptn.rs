@@ -25,8 +25,9 @@ pub(crate) const FILE: &str = "greeting";
 
 #[derive(Clone)]
 pub(crate) struct Keptn {
-    /// The configs by the service that they are for.
-    configs: Arc<HashMap<String, String>>,
+    /// What is told of each service's config.
+    configs: Arc<HashMap<String, Bytes>>,
+    file: Bytes,
     finished: watch::Sender<HashMap<String, Finished>>,
     port: u16,
 }
@@ -44,8 +45,12 @@ impl Keptn {
         configs: impl IntoIterator<Item = (String, String)>,
     ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("0.0.0.0:0").await?;
+        let configs = configs
+            .into_iter()
+            .map(|(service, config)| (service, resource("job/config.yaml", &config)));
         let keptn = Self {
-            configs: Arc::new(configs.into_iter().collect()),
+            configs: Arc::new(configs.collect()),
+            file: resource(FILE, "Hello\n"),
             finished: watch::Sender::default(),
             port: listener.local_addr()?.port(),
         };
@@ -75,33 +80,35 @@ impl Keptn {
     }
 }
 
-async fn answer(State(keptn): State<Keptn>, uri: Uri, body: Bytes) -> (StatusCode, String) {
+fn resource(uri: &str, content: &str) -> Bytes {
+    let resource = json!({"resourceURI": uri, "resourceContent": STANDARD.encode(content)});
+    resource.to_string().into()
+}
+
+async fn answer(State(keptn): State<Keptn>, uri: Uri, body: Bytes) -> (StatusCode, Bytes) {
     let at = Instant::now();
     let path: Vec<&str> = uri.path().trim_start_matches('/').split('/').collect();
     match path.as_slice() {
         ["event"] => {
             keptn.hears(at, &body);
-            (StatusCode::OK, "{}".into())
+            (StatusCode::OK, Bytes::from_static(b"{}"))
         }
-        ["mongodb-datastore", ..] => (StatusCode::OK, json!({"events": []}).to_string()),
+        ["mongodb-datastore", ..] => (StatusCode::OK, Bytes::from_static(b"{\"events\":[]}")),
         [.., "service", service, "resource", uri] => {
             tokio::time::sleep(DELAY).await;
-            let content = match keptn.configs.get(*service) {
-                Some(config) if uri.ends_with("config.yaml") => config,
-                _ if *uri == FILE => "Hello\n",
-                _ => return absent(),
-            };
-            let content = STANDARD.encode(content);
-            let resource = json!({"resourceURI": uri, "resourceContent": content});
-            (StatusCode::OK, resource.to_string())
+            match keptn.configs.get(*service) {
+                Some(config) if uri.ends_with("config.yaml") => (StatusCode::OK, config.clone()),
+                _ if *uri == FILE => (StatusCode::OK, keptn.file),
+                _ => absent(),
+            }
         }
         _ => absent(),
     }
 }
 
-fn absent() -> (StatusCode, String) {
-    let body = json!({"code": 404, "message": "Resource not found"});
-    (StatusCode::NOT_FOUND, body.to_string())
+fn absent() -> (StatusCode, Bytes) {
+    let body = b"{\"code\":404,\"message\":\"Resource not found\"}";
+    (StatusCode::NOT_FOUND, Bytes::from_static(body))
 }
 
 impl Keptn {
