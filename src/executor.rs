@@ -310,7 +310,7 @@ impl Executor {
         // Admission created the first Job, which made the run durable, and this run's earlier life
         // those that follow.
         if !course.has_reached(place)
-            && let Err(Refused(reason)) = self.create(place).await
+            && let Err(Refused(reason)) = Box::pin(self.create(place)).await
         {
             let refusal = Refusal {
                 task: place.task.name.clone(),
@@ -321,7 +321,7 @@ impl Executor {
         }
         let end = self.cluster.end(place).await;
         let time = time_of(&end, begins.max(place.run.arrived), course);
-        self.cluster.mark_ended(place, &end).await;
+        Box::pin(self.cluster.mark_ended(place, &end)).await;
         let succeeded = end.ending == Ending::Succeeded;
         info!(job = place.job_name(), succeeded, "the task ended");
         debug!(ending = ?end.ending, "how it ended");

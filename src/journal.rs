@@ -36,7 +36,8 @@ pub(crate) struct Journal(Arc<Mutex<Entries>>);
 struct Entries {
     /// The last one first.
     events: VecDeque<EventEntry>,
-    runs: HashMap<RunId, RunEntry>,
+    /// On the heap each: a map has room for more than it holds.
+    runs: HashMap<RunId, Box<RunEntry>>,
     /// In the order of their end.
     ended: VecDeque<RunId>,
     /// Whose the answers of runs that go on are.
@@ -224,7 +225,9 @@ impl Journal {
             let is_known = entries.runs.contains_key(&past.run.id);
             if !is_known && entries.ended.len() < MAX_ENDED_RUNS {
                 entries.ended.push_front(past.run.id.clone());
-                entries.runs.insert(past.run.id.clone(), past.entry());
+                entries
+                    .runs
+                    .insert(past.run.id.clone(), Box::new(past.entry()));
             }
         }
     }
@@ -236,7 +239,12 @@ impl Journal {
 
     /// Those that go on first, then the last ones.
     pub(crate) fn runs(&self) -> Vec<RunEntry> {
-        let mut runs: Vec<RunEntry> = self.entries().runs.values().cloned().collect();
+        let mut runs: Vec<RunEntry> = self
+            .entries()
+            .runs
+            .values()
+            .map(|run| (**run).clone())
+            .collect();
         runs.sort_by(|a, b| {
             let order = |run: &RunEntry| (!run.is_over(), run.arrived);
             (order(b), &b.id).cmp(&(order(a), &a.id))
@@ -245,7 +253,7 @@ impl Journal {
     }
 
     pub(crate) fn run(&self, id: &RunId) -> Option<RunEntry> {
-        self.entries().runs.get(id).cloned()
+        Some((**self.entries().runs.get(id)?).clone())
     }
 
     fn change(&self, run: &RunId, change: impl FnOnce(&mut RunEntry)) {
@@ -280,7 +288,7 @@ impl Entries {
         for answer in &entry.answers {
             self.answers.insert(answer.id, entry.id.clone());
         }
-        self.runs.insert(entry.id.clone(), entry);
+        self.runs.insert(entry.id.clone(), Box::new(entry));
     }
 
     fn end(&mut self, run: &RunId) {

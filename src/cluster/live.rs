@@ -38,7 +38,7 @@ pub(super) fn now(seen: &Seen, job: &str) -> String {
         JobSeen::Gone | JobSeen::Absent => return "its Job is gone".into(),
         _ => {}
     }
-    let Some(pod) = seen.pods.values().max_by_key(|pod| pod.created) else {
+    let Some((_, pod)) = seen.pods().max_by_key(|(_, pod)| pod.created) else {
         return "waits for its Pod".into();
     };
     let runs = |name: &str, containers: fn(&PodSeen) -> &[super::outcome::ContainerSeen]| {

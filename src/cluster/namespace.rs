@@ -1,5 +1,6 @@
 //! The Jobs of one namespace: made, followed, marked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -11,6 +12,7 @@ use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
@@ -31,6 +33,10 @@ const OVERDUE: Duration = Duration::from_secs(60);
 const VANISHED_PAUSE: Duration = Duration::from_secs(1);
 
 const ONLY_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+
+/// Creations under way at once, of the thousands that a burst may want: more would not be there sooner, and each
+/// has a connection of some 30 KiB.
+const MAX_CREATIONS: usize = 24;
 
 const FIELD_MANAGER: &str = "job-executor-service";
 
@@ -67,6 +73,7 @@ impl Looked {
 #[derive(Clone)]
 pub(super) struct Namespace {
     client: Client,
+    creations: Arc<Semaphore>,
     pub(super) jobs: Api<Job>,
     pub(super) pods: Api<Pod>,
     pub(super) watch: Watch,
@@ -82,6 +89,7 @@ impl Namespace {
     ) -> Self {
         Self {
             client: client.clone(),
+            creations: Arc::new(Semaphore::new(MAX_CREATIONS)),
             jobs: Api::namespaced(client.clone(), name),
             pods: Api::namespaced(client.clone(), name),
             watch: Watch::new(clock),
@@ -141,6 +149,8 @@ impl Namespace {
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static(ONLY_METADATA));
         request.extensions_mut().insert("create");
+        // The semaphore is never closed.
+        let _permit = self.creations.acquire().await.ok();
         let created = self.client.request::<Unread>(request);
         created.await.map(|Unread {}| ())
     }
@@ -165,20 +175,20 @@ impl Namespace {
     /// Waits until the task of a Job has ended.
     pub(super) async fn end(&self, job: &str, limits: Limits) -> TaskEnd {
         if self.watch.is_unknown(job) {
-            self.look(job).await;
+            Box::pin(self.look(job)).await;
         }
         let overdue = Duration::from_secs(limits.seconds.into()) + OVERDUE;
         loop {
             let Ok(end) = timeout(overdue, self.watch.end(job, limits)).await else {
-                self.look(job).await;
+                Box::pin(self.look(job)).await;
                 continue;
             };
             match end.aftermath {
                 // What the watches show may be older than what is so.
-                Aftermath::NoteAndEnd => self.look(job).await,
+                Aftermath::NoteAndEnd => Box::pin(self.look(job)).await,
                 Aftermath::Note | Aftermath::Nothing if end.finished.is_some() => return end,
                 // The Job's condition can be here before the Pod's, and with it goes where the logs are.
-                Aftermath::Note | Aftermath::Nothing => self.look_for_pods(job).await,
+                Aftermath::Note | Aftermath::Nothing => Box::pin(self.look_for_pods(job)).await,
             }
             if let Some(end) = self.watch.end_by_now(job, limits) {
                 return end;

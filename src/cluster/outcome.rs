@@ -27,8 +27,9 @@ const RECENT: Duration = Duration::from_secs(150);
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Seen {
     pub(crate) job: JobSeen,
-    /// By name; a Pod that is gone leaves what was last seen of it.
-    pub(crate) pods: BTreeMap<String, PodSeen>,
+    /// By name; a Pod that is gone leaves what was last seen of it. As a rule there is one, and a map has room
+    /// for eleven.
+    pub(super) pods: BTreeMap<String, Box<PodSeen>>,
     /// The Job controller cannot create a Pod.
     pub(crate) no_pod: Option<Warning>,
     /// What Pods wait for before their containers, by the Pod's name.
@@ -141,7 +142,7 @@ pub(crate) struct TaskEnd {
     pub(crate) exit_code: Option<i32>,
     pub(crate) started: Option<Timestamp>,
     pub(crate) finished: Option<Timestamp>,
-    pub(crate) pod: Option<(String, PodSeen)>,
+    pub(crate) pod: Option<(String, Box<PodSeen>)>,
     pub(crate) aftermath: Aftermath,
 }
 
@@ -399,10 +400,14 @@ impl ContainerEnd {
 }
 
 impl Seen {
+    /// With their names.
+    pub(super) fn pods(&self) -> impl Iterator<Item = (&String, &PodSeen)> + Clone {
+        self.pods.iter().map(|(name, pod)| (name, &**pod))
+    }
+
     /// When a Pod was created that outlives its task.
     pub(crate) fn outlived(&self, job: &str) -> Option<Timestamp> {
-        let outliving = |pod: &&PodSeen| pod.outlives(job);
-        self.pods.values().find(outliving)?.created
+        self.pods().find(|(_, pod)| pod.outlives(job))?.1.created
     }
 
     /// Whether something keeps the task from starting, after whatever was just seen. Where Kubernetes does not
@@ -433,7 +438,7 @@ impl Seen {
             JobSeen::Running => {}
             _ => return None,
         }
-        let mut alive = self.pods.iter().filter(|(_, pod)| pod.is_alive());
+        let mut alive = self.pods().filter(|(_, pod)| pod.is_alive());
         match alive.next() {
             Some((name, pod)) => pod.hindrance(job, self.not_ready.get(name)),
             None => self.no_pod().map(Hindrance::of_creation),
@@ -442,7 +447,7 @@ impl Seen {
 
     /// One from before the last Pod is out of date.
     fn no_pod(&self) -> Option<&Warning> {
-        let last_pod = self.pods.values().map(|pod| pod.created).max();
+        let last_pod = self.pods().map(|(_, pod)| pod.created).max();
         let is_new = |warning: &&Warning| last_pod.is_none_or(|created| warning.last > created);
         self.no_pod.as_ref().filter(is_new)
     }
@@ -463,13 +468,13 @@ impl Seen {
         {
             return Some(self.deadline_exceeded(job, limits, now));
         }
-        let whole = self.pods.values().filter(|pod| pod.is_whole());
-        let mut ends = whole.filter_map(|pod| pod.container(job));
+        let whole = self.pods().filter(|(_, pod)| pod.is_whole());
+        let mut ends = whole.filter_map(|(_, pod)| pod.container(job));
         if ends.any(|end| end.exit_code == 0) {
             return Some(self.ended(job, Ending::Succeeded));
         }
         let init_container = init_container_name(job);
-        let has_failed = |pod: &&PodSeen| {
+        let has_failed = |(_, pod): &(&String, &PodSeen)| {
             let bad_init = pod
                 .init_container(&init_container)
                 .is_some_and(|end| end.exit_code != 0);
@@ -477,7 +482,7 @@ impl Seen {
             by_itself || (pod.failed && !pod.ending)
         };
         // Kubernetes makes another Pod after each that failed, until it has made them all.
-        if self.pods.values().filter(has_failed).count() >= limits.attempts {
+        if self.pods().filter(has_failed).count() >= limits.attempts {
             return Some(self.failed(job, backoff_limit_exceeded(job, limits.attempts)));
         }
         match &self.job {
@@ -523,7 +528,7 @@ impl Seen {
             limits.seconds
         );
         // The Pod goes at the same moment.
-        let last = self.pods.iter().max_by_key(|(_, pod)| pod.created);
+        let last = self.pods().max_by_key(|(_, pod)| pod.created);
         let is_recent = |warning: &&Warning| now < warning.seen + RECENT;
         let hindrance = match last {
             Some((name, pod)) => pod.hindrance(job, self.not_ready.get(name).filter(is_recent)),
@@ -567,7 +572,7 @@ impl Seen {
             let end = of.1.container(job);
             end.map(|end| (end.exit_code == 0, end.finished))
         };
-        let pods = self.pods.iter();
+        let pods = self.pods();
         let pod = pods.clone().filter(whole).max_by_key(end_of);
         let pod = pod.or(pods.clone().filter(with_end).max_by_key(end_of));
         let pod = pod.or(pods.max_by_key(|(_, pod)| pod.created));
@@ -578,7 +583,7 @@ impl Seen {
             exit_code: container.map(|end| end.exit_code),
             started: container.and_then(|end| end.started),
             finished: container.and_then(|end| end.finished),
-            pod: pod.map(|(name, pod)| (name.clone(), pod.clone())),
+            pod: pod.map(|(name, pod)| (name.clone(), Box::new(pod.clone()))),
             aftermath: Aftermath::Nothing,
         }
     }
@@ -609,7 +614,7 @@ mod tests {
     }
 
     fn end(job: JobSeen, pod: Option<PodSeen>) -> String {
-        let pods = pod.into_iter().map(|pod| ("j-x".to_owned(), pod)).collect();
+        let pods = pod.map(|pod| ("j-x".to_owned(), Box::new(pod)));
         let graces = Graces {
             image_pull: Duration::from_secs(30),
             unschedulable: Duration::from_secs(300),
@@ -621,7 +626,7 @@ mod tests {
         };
         let seen = Seen {
             job,
-            pods,
+            pods: pods.into_iter().collect(),
             ..Seen::default()
         };
         match seen.end("j", limits, Instant::now()) {

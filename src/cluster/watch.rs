@@ -477,7 +477,7 @@ impl Watch {
 
     fn saw_pod(&self, pod: &Pod) {
         if let Some(job) = pod.labels().get(JOB_NAME) {
-            let state = PodSeen::of(pod);
+            let state = Box::new(PodSeen::of(pod));
             self.change(job, |seen| {
                 seen.pods.insert(pod.name_any(), state);
             });

@@ -48,7 +48,7 @@ pub(crate) struct Runs {
 
 enum Claimed {
     /// By an admission, with what the cluster showed of the run meanwhile.
-    Admitting(Option<Sighting>),
+    Admitting(Option<Box<Sighting>>),
     Executing,
 }
 
@@ -260,7 +260,7 @@ impl Runs {
             None => Some(job),
             Some(Claimed::Admitting(seen)) => {
                 if seen.is_none() || job.is_first() {
-                    *seen = Some(job);
+                    *seen = Some(Box::new(job));
                 }
                 None
             }
@@ -341,11 +341,12 @@ impl Runs {
                 }
             }
         };
-        // Nobody waits for it at a shutdown: the next process takes the run over.
+        // Nobody waits for it at a shutdown: the next process takes the run over. On the heap, as the library's
+        // future has room for what it is given twice.
         tokio::spawn(
             self.halt
                 .clone()
-                .run_until_cancelled_owned(work)
+                .run_until_cancelled_owned(Box::pin(work))
                 .instrument(span),
         );
     }
@@ -369,7 +370,7 @@ impl Drop for Claim {
         let claimed = self.runs.claims().remove(&self.run);
         // What the cluster showed during an admission that did not lead to an execution here.
         if let Some(Claimed::Admitting(Some(job))) = claimed {
-            self.runs.saw(job);
+            self.runs.saw(*job);
         }
     }
 }
