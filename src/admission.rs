@@ -5,6 +5,7 @@
 
 mod config;
 mod last_configs;
+mod shared_reads;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -131,6 +132,7 @@ pub(crate) struct Admission {
 pub(crate) struct UnderWay {
     /// Events that are being matched.
     searches: Arc<Semaphore>,
+    reads: config::Reads,
     last_configs: LastConfigs,
     pub(crate) tasks: TaskTracker,
     admissions: Mutex<HashMap<RunId, watch::Receiver<Option<Admitted>>>>,
@@ -141,6 +143,7 @@ impl Default for UnderWay {
     fn default() -> Self {
         Self {
             searches: Arc::new(Semaphore::new(MAX_SEARCHES)),
+            reads: config::Reads::default(),
             last_configs: LastConfigs::default(),
             tasks: TaskTracker::new(),
             admissions: Mutex::default(),
@@ -235,7 +238,7 @@ impl Admission {
                 "the event has no `data.project`, so it has no config".into(),
             );
         }
-        let found = config::find(&self.resources, &event).await;
+        let found = config::find(&self.resources, &self.under_way.reads, &event).await;
         self.metrics.config(match &found {
             Ok(Some(_)) => Fetched::Found,
             Ok(None) => Fetched::Absent,

@@ -49,7 +49,7 @@ pub(crate) struct Envelope {
 }
 
 /// Where in Keptn an event belongs. Each part may be missing: not every event is about a service.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct EventScope {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) project: Option<String>,
