@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{sleep, timeout};
 
-/// Nothing is put off for longer. Keptn waits for `.started` without a limit, a person does not.
-const LONGEST: Duration = Duration::from_secs(5);
+/// Nothing is put off for longer. Keptn waits for `.started` without a limit, a person does not; 2,000 events
+/// take a slow API server less.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Between two events of a burst there may be a moment without any.
 const REST: Duration = Duration::from_millis(20);
