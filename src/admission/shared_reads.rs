@@ -13,7 +13,19 @@ use tokio::sync::{Semaphore, watch};
 const AT_ONCE: usize = 4;
 
 pub(super) struct SharedReads<Key, Answer> {
-    by_key: Mutex<HashMap<Key, Arc<Readers<Answer>>>>,
+    by_key: Mutex<HashMap<Key, Entry<Answer>>>,
+}
+
+struct Entry<Answer> {
+    /// Who reads at the moment.
+    count: usize,
+    readers: Arc<Readers<Answer>>,
+}
+
+/// One of those who read, until it is dropped.
+struct Reading<'a, Key: Eq + Hash, Answer> {
+    reads: &'a SharedReads<Key, Answer>,
+    key: &'a Key,
 }
 
 struct Readers<Answer> {
@@ -26,6 +38,15 @@ impl<Key, Answer> Default for SharedReads<Key, Answer> {
     fn default() -> Self {
         Self {
             by_key: Mutex::default(),
+        }
+    }
+}
+
+impl<Answer> Default for Entry<Answer> {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            readers: Arc::default(),
         }
     }
 }
@@ -48,14 +69,27 @@ enum Role<Answer> {
 impl<Key: Clone + Eq + Hash, Answer: Clone> SharedReads<Key, Answer> {
     /// The answer to a question that is asked now or later, by whomever.
     pub(super) async fn read(&self, key: &Key, ask: impl AsyncFnOnce() -> Answer) -> Answer {
-        let readers = Arc::clone(lock(&self.by_key).entry(key.clone()).or_default());
-        let answer = readers.read(ask).await;
+        let (readers, _reading) = self.begin(key);
+        readers.read(ask).await
+    }
+
+    fn begin<'a>(&'a self, key: &'a Key) -> (Arc<Readers<Answer>>, Reading<'a, Key, Answer>) {
         let mut by_key = lock(&self.by_key);
-        // This one's, and the map's.
-        if Arc::strong_count(&readers) == 2 {
-            by_key.remove(key);
+        let entry = by_key.entry(key.clone()).or_default();
+        entry.count += 1;
+        (Arc::clone(&entry.readers), Reading { reads: self, key })
+    }
+}
+
+impl<Key: Eq + Hash, Answer> Drop for Reading<'_, Key, Answer> {
+    fn drop(&mut self) {
+        let mut by_key = lock(&self.reads.by_key);
+        if let Some(entry) = by_key.get_mut(self.key) {
+            entry.count -= 1;
+            if entry.count == 0 {
+                by_key.remove(self.key);
+            }
         }
-        answer
     }
 }
 
@@ -180,5 +214,6 @@ mod tests {
         let (_, gone, answer) = tokio::join!(first, gives_up, keptn.read("a"));
         assert!(gone.is_err());
         assert_eq!(answer, 4);
+        assert!(lock(&keptn.reads.by_key).is_empty());
     }
 }

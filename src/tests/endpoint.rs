@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 
+use futures::future::join_all;
 use insta::assert_snapshot;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::keptn::Habit;
 use super::{Tester, config, task, triggered};
 
 /// Sends bytes as they are and reads until the server closes; status line and body.
@@ -112,6 +114,25 @@ async fn who_cannot_wait_for_the_config_is_told_so_and_the_work_goes_on() {
     let (status, reason) = service.receives_triggered().await;
     assert_eq!(status, 503, "{reason}");
     service.answers(2).await;
+    service.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_events_of_a_burst_read_their_config_together() {
+    let service = Tester::start(&config(&task("t"))).await;
+    service.keptn.resources(Habit::Hangs);
+    let events: Vec<_> = (0..100).map(|id| triggered(&id.to_string())).collect();
+    let burst = join_all(events.iter().map(|event| service.receives(event)));
+    let keptn_recovers = async {
+        while !service.keptn.hangs() {
+            tokio::task::yield_now().await;
+        }
+        service.keptn.resources(Habit::Works);
+    };
+    tokio::join!(burst, keptn_recovers);
+    service.answers(200).await;
+    let asked = service.keptn.requests().len();
+    assert!(asked < 10, "{asked} requests for 100 events");
     service.finish().await;
 }
 
