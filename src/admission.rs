@@ -559,6 +559,6 @@ fn seen_before() -> Admitted {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No panic can leave these collections half changed.
+    // No panic can leave what is behind it half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

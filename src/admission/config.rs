@@ -1,6 +1,6 @@
 //! Finds the config of an event: on the level of the service, then of the stage, then of the project.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
@@ -12,6 +12,7 @@ use crate::job_config::reader::{CONFIG_URI, MAX_CONFIG_BYTES};
 use crate::keptn::resources::{FetchError, Level, Resources};
 use crate::telemetry::error_chain;
 
+use super::lock;
 use super::shared_reads::SharedReads;
 
 /// For all levels together. Keptn from 0.9 on gives up on a task that nobody started within 10
@@ -60,7 +61,7 @@ pub(super) async fn find(
         Ok(Err(error)) => Err(error_chain(&error)),
         Err(_) => Err(format!(
             "{} (tried for {} minutes)",
-            last_error.lock().unwrap_or_else(PoisonError::into_inner),
+            lock(&last_error),
             PATIENCE.as_secs() / 60
         )),
     }
@@ -82,7 +83,7 @@ async fn on(
         commit: commit.map(str::to_owned),
     };
     let ask = async || {
-        let scope = &place.scope;
+        let (scope, commit) = (&place.scope, place.commit.as_deref());
         let got = resources.get(scope, level, CONFIG_URI, commit, MAX_CONFIG_BYTES);
         Ok(got.await?.map(Arc::new))
     };
@@ -102,7 +103,7 @@ async fn on(
             retry_in_seconds = pause.as_secs_f64(),
             "{CONFIG_URI} could not be read"
         );
-        *last_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        *lock(last_error) = error;
     })
     .await
 }

@@ -5,9 +5,11 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Semaphore, watch};
+
+use super::lock;
 
 /// Of one key, at once: a question that takes long does not hold up those that come after it.
 const AT_ONCE: usize = 4;
@@ -132,11 +134,6 @@ impl<Answer: Clone> Readers<Answer> {
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No panic can leave it half changed.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
