@@ -20,6 +20,7 @@ mod process;
 mod reasons;
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -246,11 +247,19 @@ async fn first_node(client: Client) -> String {
     internal.unwrap().address
 }
 
+/// Made once: it reads all root certificates, and fifty of them, made beside other tests, keep the sockets of
+/// the first waiting for longer than the service waits for a header.
+fn http() -> reqwest::Client {
+    static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
+        // No connection outlives the test's own runtime.
+        let client = reqwest::Client::builder().pool_max_idle_per_host(0);
+        client.no_proxy().build().unwrap()
+    });
+    CLIENT.clone()
+}
+
 async fn post(address: SocketAddr, event: &Value) -> (u16, String) {
-    let response = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .unwrap()
+    let response = http()
         .post(format!("http://{address}/"))
         .header("content-type", "application/cloudevents+json")
         .body(event.to_string())

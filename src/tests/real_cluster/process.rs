@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::batch::v1::Job;
@@ -10,8 +11,20 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::Value;
 
-use super::{PATIENCE, RealCluster, image, post, setting, with_images};
+use super::{PATIENCE, RealCluster, http, image, post, setting, with_images};
 use crate::tests::config;
+
+/// Below the ports that the kernel gives to whoever asks for any, so that nobody takes it meanwhile.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
 
 pub(super) struct Process {
     child: Child,
@@ -25,10 +38,7 @@ impl Process {
             env!("CARGO_MANIFEST_DIR"),
             "/target/debug/job-executor-service"
         );
-        // Free now; whoever takes it in between fails this test.
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let address = free_address();
         let child = Command::new(setting("E2E_BINARY", built))
             .arg("serve")
             .arg(format!("--rcv-port={}", address.port()))
@@ -52,14 +62,20 @@ impl Process {
 
     pub(super) async fn is_ready(&self) -> bool {
         let readyz = format!("http://{}/readyz", self.address);
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let answer = client.get(readyz).send().await;
+        let answer = http().get(readyz).send().await;
         answer.is_ok_and(|answer| answer.status().is_success())
     }
 
     pub(super) async fn receives(&self, event: &Value) {
-        let (status, text) = post(self.address, event).await;
-        assert_eq!(status, 202, "{text}");
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let (status, text) = post(self.address, event).await;
+            // The machine was too busy for an admission in time; the answer asks for the event again.
+            if status == 503 && Instant::now() < until {
+                continue;
+            }
+            return assert_eq!(status, 202, "{text}");
+        }
     }
 
     /// The most memory of its own that it had at any time, in kB: without what the program's file takes,
