@@ -341,6 +341,8 @@ mod tests {
             "{<<: x}",
             "{<<: [{a: 1}, 2]}",
             "a: 1\n---\n",
+            "a:\n\t- b",
+            "a:\n  - b: c\n  \td: e",
         ]
         .map(|text| {
             let error = parse(text).unwrap_err();
@@ -358,6 +360,8 @@ mod tests {
         1:6: expected a mapping, or a list of mappings, for `<<`
         1:15: expected a mapping, or a list of mappings, for `<<`
         2:1: a second document starts here, expected only one
+        2:1: indented with a tab; YAML allows only spaces there
+        3:3: indented with a tab; YAML allows only spaces there
         ");
     }
 }

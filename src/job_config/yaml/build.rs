@@ -21,13 +21,42 @@ pub(crate) fn parse(text: &str) -> Result<Option<Node>, YamlError> {
     options.set_emit_comments(false);
     let mut builder = Builder::new(text);
     for event in Parser::new_from_str_with_options(text, options) {
-        let (event, span) = event.map_err(|error| YamlError {
-            span: builder.span(&granit_parser::Span::empty(*error.marker())),
-            message: error.info(),
+        let (event, span) = event.map_err(|error| {
+            let span = builder.span(&granit_parser::Span::empty(*error.marker()));
+            let message = error.info();
+            let tab = message
+                .contains("tab")
+                .then(|| tab_in_indentation(text, span.line));
+            tab.flatten().unwrap_or(YamlError { span, message })
         })?;
         builder.take(event, &span)?;
     }
     Ok(builder.root)
+}
+
+/// In this line or the next one: the parser stops at a tab, or before it.
+fn tab_in_indentation(text: &str, line: u32) -> Option<YamlError> {
+    let lines = (1..).zip(text.split_inclusive('\n'));
+    let mut start = 0;
+    for (number, content) in lines {
+        let indentation = content.len() - content.trim_start_matches([' ', '\t']).len();
+        let tab = content[..indentation].find('\t');
+        if let Some(tab) = tab
+            && (line..=line.saturating_add(1)).contains(&number)
+        {
+            return Some(YamlError {
+                span: Span {
+                    start: start + tab,
+                    end: start + tab + 1,
+                    line: number,
+                    column: u32::try_from(tab + 1).unwrap_or(u32::MAX),
+                },
+                message: "indented with a tab; YAML allows only spaces there".into(),
+            });
+        }
+        start += content.len();
+    }
+    None
 }
 
 struct Builder<'t> {
