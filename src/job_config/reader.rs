@@ -121,6 +121,11 @@ fn model(examined: &mut Examined, problems: &mut Problems) -> JobConfig {
         return JobConfig::default();
     };
     examined.format = Some(format);
+    if config.actions.is_empty() && !problems.has_errors() {
+        let at = tree.at("actions").map(Node::head);
+        let message = "there are none, so no event runs anything";
+        problems.add(Problem::warning(at, "actions", message));
+    }
     for (index, action) in config.actions.iter().enumerate() {
         if action.matchers.is_empty() && !problems.has_errors() {
             let path = format!("actions[{index}]");

@@ -531,7 +531,13 @@ fn the_exit_code_says_what_was_found() {
     error: no such file
     --> missing.yaml
 
-    2 errors in 2 files
+    warning: actions: there are none, so no event runs anything
+     --> valid/no-actions.yaml:2:10
+      |
+    2 | actions: []
+      |          ^^
+
+    2 errors, 1 warning in 3 files
     ");
 }
 

@@ -107,6 +107,19 @@ fn variables_of_the_unversioned_format_are_paths() {
 }
 
 #[test]
+fn a_config_without_actions_is_valid_and_worth_a_warning() {
+    let warnings = ["actions: []", "apiVersion: v2\nactions: []"].map(|text| {
+        let warnings = read(text.as_bytes()).unwrap().warnings;
+        let warnings: Vec<String> = warnings.iter().map(Problem::to_string).collect();
+        warnings.join("\n")
+    });
+    assert_snapshot!(warnings.join("\n"), @"
+    job/config.yaml:1:10: actions: there are none, so no event runs anything
+    job/config.yaml:2:10: actions: there are none, so no event runs anything
+    ");
+}
+
+#[test]
 fn an_unknown_key_is_a_warning_without_api_version() {
     let read = read(b"actions:\n- name: a\n  nmae: b\n  events: []\nother: 1\n").unwrap();
     let warnings: Vec<String> = read.warnings.iter().map(Problem::to_string).collect();
