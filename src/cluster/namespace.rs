@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
-use http::header::ACCEPT;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -100,11 +99,7 @@ impl Namespace {
     /// Creates the Job of this name, trying until the API server gives its verdict.
     pub(super) async fn create(&self, name: &str, job: Vec<u8>) -> Result<Created, Refused> {
         let is_new_here = self.watch.follow(name);
-        let params = PostParams {
-            field_manager: Some(FIELD_MANAGER.into()),
-            ..PostParams::default()
-        };
-        let create = || async { call(self.post(&params, job.clone())).await };
+        let create = || async { call(self.post(job.clone())).await };
         loop {
             let created = retried("create", name, Failed::is_verdict, create).await;
             let Err(refused) = created else {
@@ -140,15 +135,20 @@ impl Namespace {
         }
     }
 
-    /// The answer is no more than the new Job's metadata: to write the whole Job again costs the API server
-    /// much of what the creation does.
-    async fn post(&self, params: &PostParams, job: Vec<u8>) -> kube::Result<()> {
-        let request = kube::core::Request::new(self.jobs.resource_url());
-        let request = request.create(params, job);
-        let mut request = request.map_err(kube::Error::BuildRequest)?;
-        let headers = request.headers_mut();
-        headers.insert(ACCEPT, HeaderValue::from_static(ONLY_METADATA));
-        request.extensions_mut().insert("create");
+    /// The answer is no more than the new Job's metadata, and no warnings of fields that a Job does not have:
+    /// both cost the API server much of what the creation does, and nobody reads them.
+    async fn post(&self, job: Vec<u8>) -> kube::Result<()> {
+        let jobs = self.jobs.resource_url();
+        let request = http::Request::post(format!(
+            "{jobs}?fieldManager={FIELD_MANAGER}&fieldValidation=Ignore"
+        ));
+        let request = request
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, ONLY_METADATA)
+            .extension("create")
+            .body(job);
+        let request = request.map_err(kube::core::request::Error::BuildRequest);
+        let request = request.map_err(kube::Error::BuildRequest)?;
         // The semaphore is never closed.
         let _permit = self.creations.acquire().await.ok();
         let created = self.client.request::<Unread>(request);
