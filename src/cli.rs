@@ -174,7 +174,7 @@ pub fn main() -> ExitCode {
         _ => None,
     };
     let result = match command {
-        Command::Serve(settings) => serve::main(&settings).map(|()| Exit::Succeeded),
+        Command::Serve(settings) => serve::main(*settings).map(|()| Exit::Succeeded),
         Command::Run(settings) => local::run(&settings.settled()).map(Exit::from),
         Command::Dev(settings) => local::dev(&settings.settled()).map(|()| Exit::Succeeded),
         Command::Explain(settings) => local::explain::main(&settings.settled()),

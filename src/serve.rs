@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
 use crate::admin::{self, Memory, Page, Sight, Window};
@@ -88,47 +88,50 @@ pub(crate) struct Service {
 }
 
 /// The command `serve`.
-pub(crate) fn main(settings: &ServeSettings) -> anyhow::Result<()> {
+pub(crate) fn main(settings: ServeSettings) -> anyhow::Result<()> {
     telemetry::start(&settings.log_level, settings.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let served = runtime.block_on(async {
-        let stop = CancellationToken::new();
-        stop_at_signal(stop.clone())?;
-        let listener = listener("RCV_PORT", settings.rcv_port).await?;
-        let (metrics, page) = (Metrics::default(), Page::new(settings.admin_page));
-        if let Some(port) = settings.admin_port {
-            let listener = self::listener("ADMIN_PORT", port).await?;
-            let router = admin::router(&metrics, &page);
-            tokio::spawn(endpoint::accept(
-                listener,
-                router,
-                TaskTracker::new(),
-                stop.clone(),
-            ));
-        }
-        let started = async {
-            let outside = Outside::connecting(settings, metrics).await?;
-            Ok(Some(Service::new(settings, outside, stop.clone()).await))
-        };
-        // The API server may be away for long.
-        let service: anyhow::Result<Option<Service>> = tokio::select! {
-            service = started => service,
-            () = stop.cancelled() => Ok(None),
-        };
-        match service? {
-            Some(service) => {
-                page.shows(service.window());
-                service.run(Some(listener)).await
-            }
-            None => Ok(()),
-        }
-    });
+    // Among the workers' tasks, which wake each other without a system call. This thread only waits.
+    let served = runtime.block_on(async { tokio::spawn(serve(settings)).await? });
     // A look-up of a name, which cannot be cut, would keep the process otherwise.
     runtime.shutdown_background();
     served
+}
+
+async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    stop_at_signal(stop.clone())?;
+    let listener = listener("RCV_PORT", settings.rcv_port).await?;
+    let (metrics, page) = (Metrics::default(), Page::new(settings.admin_page));
+    if let Some(port) = settings.admin_port {
+        let listener = self::listener("ADMIN_PORT", port).await?;
+        let router = admin::router(&metrics, &page);
+        tokio::spawn(endpoint::accept(
+            listener,
+            router,
+            TaskTracker::new(),
+            stop.clone(),
+        ));
+    }
+    let started = async {
+        let outside = Outside::connecting(&settings, metrics).await?;
+        Ok(Some(Service::new(&settings, outside, stop.clone()).await))
+    };
+    // The API server may be away for long.
+    let service: anyhow::Result<Option<Service>> = tokio::select! {
+        service = started => service,
+        () = stop.cancelled() => Ok(None),
+    };
+    match service? {
+        Some(service) => {
+            page.shows(service.window());
+            service.run(Some(listener)).await
+        }
+        None => Ok(()),
+    }
 }
 
 async fn listener(setting: &str, port: u16) -> anyhow::Result<TcpListener> {
@@ -320,21 +323,25 @@ impl Service {
     /// Where another process has taken the Lease: what this one has in memory is not valid any more.
     pub(crate) async fn run(self, listener: Option<TcpListener>) -> anyhow::Result<()> {
         let (connections, stop) = (self.connections.clone(), self.stop.clone());
-        let accepting = async {
+        let (router, runs) = (self.router.clone(), Arc::clone(&self.runs));
+        // Tasks of their own: what wakes one of them is nothing to the others.
+        let accepting = AbortOnDropHandle::new(tokio::spawn(async move {
             match listener {
-                Some(listener) => {
-                    endpoint::accept(listener, self.router.clone(), connections, stop).await;
-                }
+                Some(listener) => endpoint::accept(listener, router, connections, stop).await,
                 None => stop.cancelled().await,
             }
-        };
+        }));
+        let following = AbortOnDropHandle::new(tokio::spawn(async move { runs.follow().await }));
         tokio::select! {
-            () = accepting => {}
+            accepted = accepting => accepted?,
             reason = self.leadership.keep() => {
                 self.halt.cancel();
                 anyhow::bail!("{reason}, so this process ends; the next one waits for its turn");
             }
-            () = self.runs.follow() => anyhow::bail!("the watch on the cluster ended"),
+            followed = following => {
+                followed?;
+                anyhow::bail!("the watch on the cluster ended");
+            }
         }
         info!("stopping: Jobs go on, the next process takes the runs over");
         let until = Instant::now() + DRAIN;
