@@ -33,7 +33,7 @@ pub(crate) fn events(events: &Events, asked: &Asked) -> Markup {
 
 pub(super) fn event_row(entry: &EventEntry, now: Timestamp) -> Markup {
     let class = match entry.outcome {
-        EventOutcome::Accepted => "badge succeeded",
+        EventOutcome::Accepted => "badge accepted",
         EventOutcome::Nothing => "badge skipped",
         EventOutcome::Invalid | EventOutcome::Panicked => "badge failed",
     };
