@@ -283,6 +283,13 @@ impl Cluster {
         Some(live::now(&namespace.watch.seen(job)?, job))
     }
 
+    /// Since when a Job that goes on has a Pod, where this process follows it.
+    pub(crate) fn begun(&self, namespace: Option<&str>, job: &str) -> Option<Timestamp> {
+        let namespace = self.namespaces.get(namespace.unwrap_or(&self.namespace))?;
+        let seen = namespace.watch.seen(job)?;
+        seen.pods().filter_map(|(_, pod)| pod.created).min()
+    }
+
     /// What the containers of a Job printed last.
     pub(crate) async fn tails(
         &self,

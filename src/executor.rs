@@ -610,8 +610,8 @@ impl<'a> Done<'a> {
     fn times(&self) -> Times {
         let end = self.job.as_ref().map(|(_, end)| end);
         Times {
+            whole: self.time,
             started: end.and_then(|end| end.started),
-            finished: end.and_then(|end| end.finished),
             exit_code: end.and_then(|end| end.exit_code),
             pod: end.and_then(|end| Some(end.pod.as_ref()?.0.clone())),
         }

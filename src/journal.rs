@@ -152,19 +152,13 @@ impl Journal {
                 Ended::Warned => TaskState::Warning,
                 Ended::Failed => TaskState::Failed,
             };
-            let now = Timestamp::now();
             (task.started, task.pod) = (times.started, times.pod);
             task.exit_code = times.exit_code;
-            // The clocks of containers have seconds. What ended before it was looked at was executed by
-            // another process.
-            let is_replayed = times
-                .finished
-                .zip(task.begun)
-                .is_some_and(|(end, begun)| end.as_second() < begun.as_second());
-            if is_replayed {
-                (task.begun, task.finished) = (times.started, times.finished);
-            } else {
-                task.finished = Some(now);
+            match times.whole {
+                Some((begun, finished)) => {
+                    (task.begun, task.finished) = (Some(begun), Some(finished));
+                }
+                None => task.finished = Some(Timestamp::now()),
             }
             if let Ending::Failed(reason) = failure {
                 task.reason = Some(shortened(reason, MAX_REASON));
@@ -268,11 +262,13 @@ impl Journal {
     }
 }
 
-/// When a task's container ran, in which Pod, and how it ended.
+/// When a task ran, in which Pod, and how it ended.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Times {
+    /// From its turn to its end. None where it has no Job.
+    pub(crate) whole: Option<(Timestamp, Timestamp)>,
+    /// Of its container.
     pub(crate) started: Option<Timestamp>,
-    pub(crate) finished: Option<Timestamp>,
     pub(crate) pod: Option<String>,
     pub(crate) exit_code: Option<i32>,
 }

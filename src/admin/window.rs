@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::Asked;
 use crate::cluster::{Cluster, Leadership, Standing, Tail};
 use crate::journal::Journal;
-use crate::journal::entry::{EventEntry, RunEntry, RunState, TaskEntry, TaskState};
+use crate::journal::entry::{EventEntry, RunEntry, RunState, Source, TaskEntry, TaskState};
 use crate::report::Masks;
 use crate::run::RunId;
 
@@ -255,12 +255,16 @@ impl Window {
     }
 
     fn add_now(&self, run: &mut RunEntry) {
-        for task in run
-            .tasks_mut()
-            .filter(|task| task.state == TaskState::Running)
-        {
-            let job = task.job.as_deref();
-            task.now = job.and_then(|job| self.0.cluster.now(task.namespace.as_deref(), job));
+        let taken_over = run.source == Source::TakenOver;
+        let running = |task: &&mut TaskEntry| task.state == TaskState::Running;
+        for task in run.tasks_mut().filter(running) {
+            let Some(job) = &task.job else { continue };
+            let namespace = task.namespace.as_deref();
+            task.now = self.0.cluster.now(namespace, job);
+            // Its turn may have come before this process did.
+            if taken_over {
+                task.begun = self.0.cluster.begun(namespace, job).or(task.begun);
+            }
         }
     }
 

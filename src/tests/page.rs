@@ -40,6 +40,13 @@ impl Process {
         html
     }
 
+    /// When the turn of a task of the last run came.
+    async fn begun(&self, task: &str) -> Value {
+        let overview = self.json("/").await;
+        let mut tasks = tasks_of(&overview["runs"][0]["actions"][0]);
+        tasks.find(|of| of["name"] == task).unwrap()["begun"].clone()
+    }
+
     /// Each run in some lines.
     async fn runs(&self) -> String {
         let overview = self.json("/").await;
@@ -186,6 +193,10 @@ async fn a_run_that_was_taken_over_is_shown_to_its_end() {
       sh.keptn.event.test.started sent, 0 attempts
       sh.keptn.event.test.finished pending, 0 attempts
     ");
+    let (_, pod) = service.cluster.pods_of("two").remove(0);
+    let created = &pod["metadata"]["creationTimestamp"];
+    // Not when the process came that goes on with it.
+    assert_eq!(service.process.begun("two").await, *created);
     service.cluster.task("two").ends();
     service.answers(2).await;
     service.cluster.all_reported().await;
@@ -196,6 +207,7 @@ async fn a_run_that_was_taken_over_is_shown_to_its_end() {
       sh.keptn.event.test.started sent, 0 attempts
       sh.keptn.event.test.finished sent, 1 attempts
     ");
+    assert_eq!(service.process.begun("two").await, *created);
     service.finish().await;
 }
 
