@@ -26,7 +26,7 @@ pub(crate) fn parse(text: &str) -> Result<Option<Node>, YamlError> {
             let message = error.info();
             let tab = message
                 .contains("tab")
-                .then(|| tab_in_indentation(text, span.line));
+                .then(|| tab_in_indentation(text, span));
             tab.flatten().unwrap_or(YamlError { span, message })
         })?;
         builder.take(event, &span)?;
@@ -34,21 +34,17 @@ pub(crate) fn parse(text: &str) -> Result<Option<Node>, YamlError> {
     Ok(builder.root)
 }
 
-/// In this line or the next one: the parser stops at a tab, or before it.
-fn tab_in_indentation(text: &str, line: u32) -> Option<YamlError> {
-    let lines = (1..).zip(text.split_inclusive('\n'));
-    let mut start = 0;
-    for (number, content) in lines {
+/// In the line of the error or the next one: the parser stops at a tab, or before it.
+fn tab_in_indentation(text: &str, error: Span) -> Option<YamlError> {
+    let mut start = text[..error.start].rfind('\n').map_or(0, |end| end + 1);
+    for (line, content) in (error.line..).zip(text[start..].split_inclusive('\n').take(2)) {
         let indentation = content.len() - content.trim_start_matches([' ', '\t']).len();
-        let tab = content[..indentation].find('\t');
-        if let Some(tab) = tab
-            && (line..=line.saturating_add(1)).contains(&number)
-        {
+        if let Some(tab) = content[..indentation].find('\t') {
             return Some(YamlError {
                 span: Span {
                     start: start + tab,
                     end: start + tab + 1,
-                    line: number,
+                    line,
                     column: u32::try_from(tab + 1).unwrap_or(u32::MAX),
                 },
                 message: "indented with a tab; YAML allows only spaces there".into(),
