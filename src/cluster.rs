@@ -36,7 +36,7 @@ use tower::util::MapResultLayer;
 pub(crate) use found::{Found, Listing, Progress, Sighting, Told};
 pub(crate) use hindrance::Graces;
 pub(crate) use leadership::{Identity, Leadership, Standing};
-pub(crate) use live::Tail;
+pub(crate) use live::{Now, Tail};
 pub(crate) use manifest::{AccessVariables, InitContainer, JobSettings, SecretKey, Start};
 use outcome::Limits;
 pub(crate) use outcome::{Aftermath, TaskEnd};
@@ -278,16 +278,9 @@ impl Cluster {
     }
 
     /// What a Job that goes on is at. None of a Job that this process does not follow.
-    pub(crate) fn now(&self, namespace: Option<&str>, job: &str) -> Option<String> {
+    pub(crate) fn now(&self, namespace: Option<&str>, job: &str) -> Option<Now> {
         let namespace = self.namespaces.get(namespace.unwrap_or(&self.namespace))?;
-        Some(live::now(&namespace.watch.seen(job)?, job))
-    }
-
-    /// Since when a Job that goes on has a Pod, where this process follows it.
-    pub(crate) fn begun(&self, namespace: Option<&str>, job: &str) -> Option<Timestamp> {
-        let namespace = self.namespaces.get(namespace.unwrap_or(&self.namespace))?;
-        let seen = namespace.watch.seen(job)?;
-        seen.pods().filter_map(|(_, pod)| pod.created).min()
+        Some(Now::of(&namespace.watch.seen(job)?, job))
     }
 
     /// What the containers of a Job printed last.

@@ -259,12 +259,14 @@ impl Window {
         let running = |task: &&mut TaskEntry| task.state == TaskState::Running;
         for task in run.tasks_mut().filter(running) {
             let Some(job) = &task.job else { continue };
-            let namespace = task.namespace.as_deref();
-            task.now = self.0.cluster.now(namespace, job);
+            let Some(now) = self.0.cluster.now(task.namespace.as_deref(), job) else {
+                continue;
+            };
             // Its turn may have come before this process did.
-            if taken_over {
-                task.begun = self.0.cluster.begun(namespace, job).or(task.begun);
+            if taken_over && now.begun.is_some() {
+                task.begun = now.begun;
             }
+            task.now = Some(now.words);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a task does at this moment, and what it printed last. For the page only.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
@@ -28,8 +29,25 @@ pub(crate) struct Tail {
     pub(crate) text: String,
 }
 
-/// What a Job that goes on is at, in a few words.
-pub(super) fn now(seen: &Seen, job: &str) -> String {
+/// What a Job that goes on is at.
+#[derive(Debug)]
+pub(crate) struct Now {
+    /// A few of them.
+    pub(crate) words: String,
+    /// Since when it has a Pod.
+    pub(crate) begun: Option<Timestamp>,
+}
+
+impl Now {
+    pub(super) fn of(seen: &Seen, job: &str) -> Self {
+        Self {
+            words: words(seen, job),
+            begun: seen.pods().filter_map(|(_, pod)| pod.created).min(),
+        }
+    }
+}
+
+fn words(seen: &Seen, job: &str) -> String {
     if let Some(hindrance) = seen.hindrance_now() {
         return hindrance.explanation();
     }
