@@ -1,5 +1,6 @@
 //! The HTTP endpoint: limits, then bytes → events → [`crate::admission`], and what the sender is told.
 
+mod arriving;
 mod body;
 mod connections;
 
@@ -22,9 +23,10 @@ use crate::admission::{Admission, Admitted};
 use crate::event::content_mode::{DecodeError, decode};
 use crate::journal::Journal;
 use crate::metrics::{Metrics, Outcome};
+pub(crate) use arriving::Afterwards;
+use arriving::Arrival;
 use body::Limits;
 pub(crate) use body::{BODY_TIMEOUT, BodyError};
-use connections::Arrival;
 pub(crate) use connections::{Peer, accept};
 
 /// Keptn's distributors wait 5 s, all attempts together; the answer must be there before.

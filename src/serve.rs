@@ -21,7 +21,7 @@ use crate::admin::{self, Memory, Page, Sight, Window};
 use crate::admission::{Admission, UnderWay};
 use crate::cli::ServeSettings;
 use crate::cluster::{self, Cluster, Identity, Leadership, OwnAccount, OwnPod};
-use crate::endpoint::{self, Endpoint, Router};
+use crate::endpoint::{self, Afterwards, Endpoint, Router};
 use crate::executor::{Executor, Permitted, Runs};
 use crate::journal::Journal;
 use crate::keptn::credentials::Credentials;
@@ -112,6 +112,7 @@ async fn serve(settings: ServeSettings) -> anyhow::Result<()> {
         tokio::spawn(endpoint::accept(
             listener,
             router,
+            Afterwards::Closed,
             TaskTracker::new(),
             stop.clone(),
         ));
@@ -327,7 +328,10 @@ impl Service {
         // Tasks of their own: what wakes one of them is nothing to the others.
         let accepting = AbortOnDropHandle::new(tokio::spawn(async move {
             match listener {
-                Some(listener) => endpoint::accept(listener, router, connections, stop).await,
+                Some(listener) => {
+                    let kept = Afterwards::Kept;
+                    endpoint::accept(listener, router, kept, connections, stop).await;
+                }
                 None => stop.cancelled().await,
             }
         }));

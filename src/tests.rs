@@ -55,7 +55,7 @@ use tower::ServiceExt;
 use crate::admin::{self, Audience, Page};
 use crate::cli;
 use crate::cluster::Identity;
-use crate::endpoint::accept;
+use crate::endpoint::{Afterwards, accept};
 use crate::keptn::event_store::LAG;
 use crate::metrics::Metrics;
 use crate::serve::{Outside, Service};
@@ -159,7 +159,13 @@ impl Tester {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (router, stop) = (self.process.router.clone(), self.process.stop.clone());
-        tokio::spawn(accept(listener, router, TaskTracker::new(), stop));
+        tokio::spawn(accept(
+            listener,
+            router,
+            Afterwards::Kept,
+            TaskTracker::new(),
+            stop,
+        ));
         address
     }
 

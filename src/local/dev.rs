@@ -29,7 +29,7 @@ use super::preview::{Preview, preview};
 use super::signals::Signals;
 use super::story::{Story, Told};
 use crate::cli::{DeskSettings, DevSettings, ServeSettings};
-use crate::endpoint::{self, BODY_TIMEOUT, BodyError, refused_body};
+use crate::endpoint::{self, Afterwards, BODY_TIMEOUT, BodyError, refused_body};
 use test_events::TestEvents;
 
 /// As the service takes it.
@@ -93,7 +93,7 @@ pub(crate) async fn told(
         test_events,
     });
     tokio::select! {
-        () = endpoint::accept(listener, router(front, admin), TaskTracker::new(), stop) => {}
+        () = endpoint::accept(listener, router(front, admin), Afterwards::Closed, TaskTracker::new(), stop) => {}
         error = desk.failed() => return Err(error),
     }
     desk.shut_down().await

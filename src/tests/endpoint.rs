@@ -11,8 +11,9 @@ use tokio::net::TcpStream;
 use super::keptn::Habit;
 use super::{Tester, config, task, triggered};
 
-/// Sends bytes as they are and reads until the server closes; status line and body.
+/// Sends bytes as they are, but for the wish to close, and reads until the server does; status line and body.
 async fn raw(address: SocketAddr, request: &str) -> String {
+    let request = request.replacen("\r\n", "\r\nConnection: close\r\n", 1);
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();

@@ -18,8 +18,8 @@ const MOST_MEMORY: usize = (64 - 14) << 10;
 async fn answer_to(address: SocketAddr, event: &Value, padding: usize) -> String {
     let body = event.to_string().replace("PADDING", &"x".repeat(padding));
     let head = format!(
-        "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/cloudevents+json\r\n\
-         Content-Length: {}\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Content-Type: application/cloudevents+json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     let mut stream = TcpStream::connect(address).await.unwrap();
