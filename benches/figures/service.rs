@@ -31,6 +31,12 @@ pub(crate) struct Service {
     pub(crate) ready_after: Duration,
 }
 
+/// Who sends one event after the other.
+pub(crate) struct Sender {
+    address: SocketAddr,
+    connection: Option<TcpStream>,
+}
+
 /// What `cargo` built with this, unless `E2E_BINARY` names another one to compare it with.
 pub(crate) fn program() -> String {
     setting("E2E_BINARY", env!("CARGO_BIN_EXE_job-executor-service"))
@@ -99,31 +105,17 @@ impl Service {
         }
     }
 
-    /// Sends a triggered event for the config of `of`; returns when it was accepted.
+    /// Sends one triggered event for the config of `of`; returns when it was accepted.
     pub(crate) async fn takes(&self, of: &str, id: &str) -> anyhow::Result<()> {
-        let event = json!({
-            "specversion": "1.0", "id": id, "source": "shipyard-controller",
-            "type": "sh.keptn.event.bench.triggered", "datacontenttype": "application/json",
-            "shkeptncontext": "ce27158f-94ae-401c-b1b9-cbf18d2752f6", "shkeptnspecversion": "0.2.0",
-            "data": {"project": "bench", "stage": "dev", "service": of, "labels": {"k": "v"}},
-        });
-        let event = event.to_string();
-        let request = format!(
-            "POST / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
-             Content-Type: application/cloudevents+json\r\nContent-Length: {}\r\n\r\n{event}",
-            self.address,
-            event.len()
-        );
-        // A client library would take as much of the machine as the service takes for the event.
-        let mut connection = TcpStream::connect(self.address).await?;
-        connection.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).await?;
-        anyhow::ensure!(
-            answer.starts_with("HTTP/1.1 202 "),
-            "event `{id}`: {answer}"
-        );
-        Ok(())
+        self.sender().sends(of, id).await
+    }
+
+    /// A sender of events, who keeps the connection.
+    pub(crate) fn sender(&self) -> Sender {
+        Sender {
+            address: self.address,
+            connection: None,
+        }
     }
 
     /// Until it does nothing any more: marks of a burst take longer than the burst.
@@ -161,6 +153,56 @@ impl Service {
         let fields: Vec<&str> = fields.split(' ').collect();
         let [user, system]: [u64; 2] = [fields[11].parse()?, fields[12].parse()?];
         Ok(TICK * u32::try_from(user + system)?)
+    }
+}
+
+impl Sender {
+    /// As [`Service::takes`].
+    pub(crate) async fn sends(&mut self, of: &str, id: &str) -> anyhow::Result<()> {
+        let event = json!({
+            "specversion": "1.0", "id": id, "source": "shipyard-controller",
+            "type": "sh.keptn.event.bench.triggered", "datacontenttype": "application/json",
+            "shkeptncontext": "ce27158f-94ae-401c-b1b9-cbf18d2752f6", "shkeptnspecversion": "0.2.0",
+            "data": {"project": "bench", "stage": "dev", "service": of, "labels": {"k": "v"}},
+        });
+        let event = event.to_string();
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: {}\r\nContent-Type: application/cloudevents+json\r\n\
+             Content-Length: {}\r\n\r\n{event}",
+            self.address,
+            event.len()
+        );
+        // A client library would take as much of the machine as the service takes for the event.
+        let mut connection = match self.connection.take() {
+            Some(kept) => kept,
+            None => TcpStream::connect(self.address).await?,
+        };
+        connection.write_all(request.as_bytes()).await?;
+        let answer = answer(&mut connection).await?;
+        anyhow::ensure!(
+            answer.starts_with("HTTP/1.1 202 "),
+            "event `{id}`: {answer}"
+        );
+        self.connection = Some(connection);
+        Ok(())
+    }
+}
+
+/// The head and the body of one answer.
+async fn answer(connection: &mut TcpStream) -> anyhow::Result<String> {
+    let mut bytes = Vec::with_capacity(1024);
+    loop {
+        if let Some((head, body)) = std::str::from_utf8(&bytes)?.split_once("\r\n\r\n") {
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "));
+            let length: usize = length.context("an answer without a length")?.parse()?;
+            if body.len() == length {
+                return Ok(String::from_utf8(bytes)?);
+            }
+        }
+        let read = connection.read_buf(&mut bytes).await?;
+        anyhow::ensure!(read > 0, "the connection ended before the answer");
     }
 }
 

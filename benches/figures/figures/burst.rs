@@ -10,7 +10,7 @@ use kube::api::ListParams;
 
 use super::{PARKED, SETTLED, keptn};
 use crate::cluster::{AT_ONCE, NoKubelet, Stage, copy_of};
-use crate::service::Service;
+use crate::service::{Sender, Service};
 use crate::table::{Limit, Row, Samples, Unit};
 
 pub(super) const NAME: &str = "burst";
@@ -30,8 +30,9 @@ pub(super) async fn measure() -> anyhow::Result<Vec<Row>> {
     let (mut ours, mut floor) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let id = |number| format!("round-{round}-{number}");
-        let take = async |number| service.takes(PARKED, &id(number)).await;
-        ours.push(rate(EVENTS, take).await?);
+        let senders = (0..AT_ONCE).map(|_| service.sender());
+        let send = async |sender: &mut Sender, number| sender.sends(PARKED, &id(number)).await;
+        ours.push(rate(EVENTS, senders, send).await?);
         service.rests().await?;
         tokio::time::sleep(SETTLED).await;
         let jobs = made(&stage, &format!("round-{round}-")).await?;
@@ -43,8 +44,10 @@ pub(super) async fn measure() -> anyhow::Result<Vec<Row>> {
         let copies: Vec<Job> = (0..EVENTS)
             .map(|number| copy_of(&jobs[number], &format!("floor-{round}-{number}")))
             .collect();
-        let create = async |number: usize| stage.create_job(&copies[number]).await;
-        floor.push(rate(EVENTS, create).await?);
+        let tasks = (0..AT_ONCE).map(|_| &stage);
+        let create =
+            async |stage: &mut &Stage, number: usize| stage.create_job(&copies[number]).await;
+        floor.push(rate(EVENTS, tasks, create).await?);
         tokio::time::sleep(SETTLED).await;
     }
     drop(service);
@@ -60,20 +63,24 @@ pub(super) async fn measure() -> anyhow::Result<Vec<Row>> {
     Ok(vec![row])
 }
 
-/// How often a second something can be done, by so many senders that each do one after the other.
-async fn rate(count: usize, one: impl AsyncFn(usize) -> anyhow::Result<()>) -> anyhow::Result<f64> {
+/// How often a second something can be done, by several that each do one after the other.
+async fn rate<Doer>(
+    count: usize,
+    doers: impl Iterator<Item = Doer>,
+    one: impl AsyncFn(&mut Doer, usize) -> anyhow::Result<()>,
+) -> anyhow::Result<f64> {
     let next = AtomicUsize::new(0);
-    let sender = async || {
+    let works = async |mut doer| {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= count {
                 return anyhow::Ok(());
             }
-            one(number).await?;
+            one(&mut doer, number).await?;
         }
     };
     let begun = Instant::now();
-    try_join_all((0..AT_ONCE).map(|_| sender())).await?;
+    try_join_all(doers.map(works)).await?;
     Ok(f64::from(u32::try_from(count)?) / begun.elapsed().as_secs_f64())
 }
 
