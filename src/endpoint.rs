@@ -80,7 +80,10 @@ impl Endpoint {
         let router = if path == "/" {
             router.fallback_service(events.with_state(Arc::clone(&state)))
         } else {
-            router.route(path, events)
+            let reason = format!("events are posted to {path} (RCV_PATH), there is nothing here");
+            router
+                .route(path, events)
+                .fallback(async move || (StatusCode::NOT_FOUND, reason))
         };
         router.with_state(state)
     }

@@ -86,7 +86,7 @@ async fn a_path_other_than_the_configured_one_is_not_found() {
     let service = Tester::with(&config(&task("t")), &["--rcv-path=/events"]).await;
     let address = service.listens().await;
     let other = raw(address, &with_body(STRUCTURED, "{}")).await;
-    assert!(other.starts_with("HTTP/1.1 404"), "{other}");
+    assert_snapshot!(other, @"HTTP/1.1 404 Not Found | events are posted to /events (RCV_PATH), there is nothing here");
     let head = STRUCTURED.replace("POST /", "POST /events");
     let right = raw(address, &with_body(&head, &triggered("1").to_string())).await;
     assert!(right.starts_with("HTTP/1.1 202"), "{right}");
