@@ -40,14 +40,16 @@ struct Waiting {
 }
 
 struct Place {
-    request: Which,
+    phase: Phase,
     end: CancellationToken,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Which {
-    First,
-    Next,
+enum Phase {
+    /// New, or its header is here.
+    Begun,
+    /// It was answered, and may send another request.
+    Idle,
 }
 
 /// What becomes of a connection when its request was answered.
@@ -58,7 +60,7 @@ pub(crate) enum Afterwards {
     Kept,
 }
 
-/// A connection.
+/// What comes on a connection.
 #[derive(Clone)]
 pub(super) struct Arrival(Arc<Inner>);
 
@@ -78,7 +80,7 @@ impl Arriving {
     /// A connection, of which the first request is awaited.
     pub(super) fn accepted(self: &Arc<Self>) -> Arrival {
         let end = CancellationToken::new();
-        let number = self.waiting().takes(Which::First, &end);
+        let number = self.waiting().takes(Phase::Begun, &end);
         Arrival(Arc::new(Inner {
             all: Arc::clone(self),
             end,
@@ -89,12 +91,12 @@ impl Arriving {
         }))
     }
 
-    /// Ends the connections that wait for another request; those that wait for their first one go on.
+    /// Ends the connections that are idle; the others go on to their answer.
     pub(super) fn close(&self) {
         let mut waiting = self.waiting();
         waiting.is_closing = true;
         for place in waiting.by_age.values() {
-            if place.request == Which::Next {
+            if place.phase == Phase::Idle {
                 place.end.cancel();
             }
         }
@@ -106,11 +108,11 @@ impl Arriving {
 }
 
 impl Waiting {
-    fn takes(&mut self, request: Which, end: &CancellationToken) -> u64 {
+    fn takes(&mut self, phase: Phase, end: &CancellationToken) -> u64 {
         let number = self.next;
         self.next += 1;
         let end = end.clone();
-        self.by_age.insert(number, Place { request, end });
+        self.by_age.insert(number, Place { phase, end });
         if self.by_age.len() > MAX_ARRIVING
             && let Some((_, oldest)) = self.by_age.pop_first()
         {
@@ -121,9 +123,15 @@ impl Waiting {
 }
 
 impl Arrival {
-    /// Its header is here.
+    /// The header of a request is here.
     pub(super) fn has_header(&self) {
-        self.state().until = Instant::now() + EXCHANGE_TIMEOUT;
+        let mut state = self.state();
+        state.until = Instant::now() + EXCHANGE_TIMEOUT;
+        if let Some(number) = state.number
+            && let Some(place) = self.0.all.waiting().by_age.get_mut(&number)
+        {
+            place.phase = Phase::Begun;
+        }
     }
 
     /// The request is here; until it is answered nobody ends it for its age.
@@ -141,7 +149,7 @@ impl Arrival {
         if waiting.is_closing {
             return Afterwards::Closed;
         }
-        state.number = Some(waiting.takes(Which::Next, &self.0.end));
+        state.number = Some(waiting.takes(Phase::Idle, &self.0.end));
         state.until = Instant::now() + IDLE_TIMEOUT;
         Afterwards::Kept
     }

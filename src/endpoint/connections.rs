@@ -140,7 +140,7 @@ async fn in_time<T>(connection: impl Future<Output = T>, arrival: &Arrival) -> O
 
 #[cfg(test)]
 mod tests {
-    use axum::routing::get;
+    use axum::routing::{get, post};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
     use tokio::sync::Notify;
@@ -253,31 +253,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn at_the_end_who_is_idle_is_closed_and_who_is_answered_is_told() {
-        let go_on = Arc::new(Notify::new());
-        let (begun, waits) = (Arc::new(Notify::new()), Arc::clone(&go_on));
-        let has_begun = Arc::clone(&begun);
-        let slow = get(async move || {
-            begun.notify_one();
-            waits.notified().await;
-            "late"
+    async fn at_the_end_who_is_idle_is_closed_and_all_others_are_answered() {
+        let begun = Arc::new(Notify::new());
+        let begins = Arc::clone(&begun);
+        let echo = post(async move |body: Request| {
+            begins.notify_one();
+            axum::body::to_bytes(body.into_body(), 9).await.unwrap()
         });
-        let router = says("hello").route("/slow", slow);
-        let mut server = Server::start(Afterwards::Kept, router).await;
-        let (mut idle, mut waiting) = (server.client().await, server.client().await);
-        idle.write_all(REQUEST).await.unwrap();
-        answer(&mut idle, "\r\n\r\nhello").await;
-        let slow = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n";
-        waiting.write_all(slow).await.unwrap();
-        has_begun.notified().await;
-        // Who has sent nothing yet is answered, too.
+        let mut server = Server::start(Afterwards::Kept, says("hello").route("/echo", echo)).await;
+        let (mut idle, mut sending) = (server.client().await, server.client().await);
+        for client in [&mut idle, &mut sending] {
+            client.write_all(REQUEST).await.unwrap();
+            answer(client, "\r\n\r\nhello").await;
+        }
+        let half = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nla";
+        sending.write_all(half).await.unwrap();
+        begun.notified().await;
         let mut new = server.client().await;
 
         server.stops().await;
         stays(&mut idle).await;
-        go_on.notify_one();
+        sending.write_all(b"te").await.unwrap();
         new.write_all(REQUEST).await.unwrap();
-        for (client, end) in [(&mut waiting, "late"), (&mut new, "hello")] {
+        for (client, end) in [(&mut sending, "late"), (&mut new, "hello")] {
             let answer = answer(client, end).await;
             assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
             stays(client).await;
