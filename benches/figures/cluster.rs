@@ -198,9 +198,7 @@ impl Stage {
     pub(crate) async fn leave(self) -> anyhow::Result<()> {
         // Without a kubelet nobody else would end them.
         let at_once = DeleteParams::default().grace_period(0);
-        self.api::<Job>()
-            .delete_collection(&DeleteParams::background(), &ListParams::default())
-            .await?;
+        self.leave_jobs().await?;
         self.api::<Pod>()
             .delete_collection(&at_once, &ListParams::default())
             .await?;
@@ -209,6 +207,31 @@ impl Stage {
             .delete(&self.namespace, &DeleteParams::default())
             .await?;
         Ok(())
+    }
+
+    /// Tens of thousands take longer than the API server gives a request, which has deleted many all the same.
+    async fn leave_jobs(&self) -> anyhow::Result<()> {
+        let jobs = self.api::<Job>();
+        let deleted = async {
+            while !jobs
+                .list(&ListParams::default().limit(1))
+                .await?
+                .items
+                .is_empty()
+            {
+                let all = ListParams::default();
+                if let Err(error) = jobs
+                    .delete_collection(&DeleteParams::background(), &all)
+                    .await
+                {
+                    println!("  deleting the Jobs takes longer: {error}");
+                }
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(GONE_WITHIN, deleted)
+            .await
+            .context("the Jobs cannot be deleted")?
     }
 
     /// As [`Self::leave`], until nothing is left that would be in the way of what is measured next.
