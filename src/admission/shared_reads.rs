@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use super::lock;
 
 /// Of one key, at once: a question that takes long does not hold up those that come after it.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 2;
 
 pub(super) struct SharedReads<Key, Answer> {
     by_key: Mutex<HashMap<Key, Entry<Answer>>>,
@@ -175,7 +175,7 @@ mod tests {
         let (keptn, begun) = (Keptn::default(), Instant::now());
         let mut answers = join_all((0..100).map(|_| keptn.read("a"))).await;
         answers.dedup();
-        assert_eq!(answers, [0, 1, 2, 3, 4]);
+        assert_eq!(answers, [0, 1, 2]);
         assert_eq!(begun.elapsed(), 2 * TIME);
         assert!(lock(&keptn.reads.by_key).is_empty());
     }
@@ -193,7 +193,7 @@ mod tests {
         };
         let first = join_all((0..AT_ONCE).map(|_| keptn.read("a")));
         let (first, late, later) = tokio::join!(first, late, later);
-        assert_eq!((first, late, later), (vec![0, 1, 2, 3], 4, 5));
+        assert_eq!((first, late, later), (vec![0, 1], 2, 3));
     }
 
     #[tokio::test(start_paused = true)]
@@ -210,7 +210,7 @@ mod tests {
         let gives_up = timeout(TIME / 2, keptn.read("a"));
         let (_, gone, answer) = tokio::join!(first, gives_up, keptn.read("a"));
         assert!(gone.is_err());
-        assert_eq!(answer, 4);
+        assert_eq!(answer, AT_ONCE);
         assert!(lock(&keptn.reads.by_key).is_empty());
     }
 }
