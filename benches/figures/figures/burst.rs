@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use futures::future::try_join_all;
 use k8s_openapi::api::batch::v1::Job;
-use kube::ResourceExt;
 use kube::api::ListParams;
 
 use super::{PARKED, SETTLED, keptn};
@@ -25,34 +24,40 @@ pub(super) async fn measure() -> anyhow::Result<Vec<Row>> {
         println!("  left out: E2E_CLUSTER does not say how to stop the kubelet");
         return Ok(Vec::new());
     };
-    let (stage, keptn) = (Stage::new(NAME).await?, keptn().await?);
-    let kubeconfig = stage.kubeconfig().await?;
-    let service = Service::start(&stage, &keptn, &kubeconfig, &[]).await?;
+    let keptn = keptn().await?;
     let (mut ours, mut floor) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        let id = |number| format!("round-{round}-{number}");
+        // Each begins with nothing there: the Jobs before it would get their Pods meanwhile.
+        let stage = Stage::new(&format!("{NAME}-{round}")).await?;
+        let kubeconfig = stage.kubeconfig().await?;
+        let service = Service::start(&stage, &keptn, &kubeconfig, &[]).await?;
+        service.rests().await?;
         let senders = (0..AT_ONCE).map(|_| service.sender());
+        let id = |number| format!("round-{round}-{number}");
         let send = async |sender: &mut Sender, number| sender.sends(PARKED, &id(number)).await;
         ours.push(rate(EVENTS, senders, send).await?);
         service.rests().await?;
-        tokio::time::sleep(SETTLED).await;
-        let jobs = made(&stage, &format!("round-{round}-")).await?;
+        drop(service);
+        let jobs = made(&stage).await?;
         anyhow::ensure!(
             jobs.len() == EVENTS,
             "{} Jobs of {EVENTS} events",
             jobs.len()
         );
         let copies: Vec<Job> = (0..EVENTS)
-            .map(|number| copy_of(&jobs[number], &format!("floor-{round}-{number}")))
+            .map(|number| copy_of(&jobs[number], &format!("floor-{number}")))
             .collect();
+        stage.leave_nothing().await?;
+        tokio::time::sleep(SETTLED).await;
+
+        let stage = Stage::new(&format!("{NAME}-floor-{round}")).await?;
         let tasks = (0..AT_ONCE).map(|_| &stage);
         let create =
             async |stage: &mut &Stage, number: usize| stage.create_job(&copies[number]).await;
         floor.push(rate(EVENTS, tasks, create).await?);
+        stage.leave_nothing().await?;
         tokio::time::sleep(SETTLED).await;
     }
-    drop(service);
-    stage.leave_nothing().await?;
     drop(no_kubelet);
     let what = format!("{EVENTS} events from {AT_ONCE} senders → Jobs");
     let row = Row::new(NAME, what, Samples::new(Unit::PerSecond, ours))
@@ -85,15 +90,7 @@ async fn rate<Doer>(
     Ok(f64::from(u32::try_from(count)?) / begun.elapsed().as_secs_f64())
 }
 
-async fn made(stage: &Stage, ids: &str) -> anyhow::Result<Vec<Job>> {
+async fn made(stage: &Stage) -> anyhow::Result<Vec<Job>> {
     let ours = ListParams::default().labels("app.kubernetes.io/managed-by=job-executor-service");
-    let mut jobs = stage.api::<Job>().list(&ours).await?.items;
-    let id = |job: &Job| {
-        job.labels()
-            .get("keptn.sh/event-id")
-            .cloned()
-            .unwrap_or_default()
-    };
-    jobs.retain(|job| id(job).starts_with(ids));
-    Ok(jobs)
+    Ok(stage.api::<Job>().list(&ours).await?.items)
 }
