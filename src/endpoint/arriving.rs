@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// From the first byte of a connection.
+/// From the beginning of a connection to the header of its first request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// From the header to the last byte of the answer: the body has 10 s, no answer takes as long to make, and what
-/// is left is for reading it.
+/// is left is for reading it. Where the connection is kept, reading is part of [`IDLE_TIMEOUT`].
 pub(super) const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// From an answer to the next request. Clients of Go and of Rust give up a connection that was idle for 90 s; were
