@@ -9,7 +9,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
-use kube::config::Kubeconfig;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource, ResourceExt};
 use serde::Deserialize;
@@ -45,9 +45,11 @@ pub(crate) fn setting(name: &str, default: &str) -> String {
 
 /// Without retries, as the service has it.
 pub(crate) async fn client() -> anyhow::Result<Client> {
-    let mut config = kube::Config::infer()
-        .await
-        .context("KUBECONFIG names no cluster")?;
+    let config = kube::Config::infer().await;
+    client_of(config.context("KUBECONFIG names no cluster")?)
+}
+
+fn client_of(mut config: kube::Config) -> anyhow::Result<Client> {
     config.default_retry = false;
     Ok(Client::try_from(config)?)
 }
@@ -149,6 +151,14 @@ impl Stage {
             .await?;
         let token = token.status.context("no token")?.token;
         self.write_kubeconfig("kubeconfig", &cluster, &json!({"token": token}))
+    }
+
+    /// Jobs as whoever has this kubeconfig makes them.
+    pub(crate) async fn jobs_by(&self, kubeconfig: &str) -> anyhow::Result<Api<Job>> {
+        let options = KubeConfigOptions::default();
+        let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+        Ok(Api::namespaced(client_of(config)?, &self.namespace))
     }
 
     /// A kubeconfig by which the service takes the way of a proxy.
