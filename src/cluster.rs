@@ -14,6 +14,7 @@ mod namespace;
 pub(crate) mod outcome;
 mod own_pod;
 pub(crate) mod pod_defaults;
+mod protobuf;
 mod refusal;
 mod warnings;
 mod watch;
@@ -31,7 +32,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tower::BoxError;
 use tower::timeout::TimeoutLayer;
-use tower::util::MapResultLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer, MapResultLayer};
 
 pub(crate) use found::{Found, Listing, Progress, Sighting, Told};
 pub(crate) use hindrance::Graces;
@@ -96,6 +97,8 @@ pub(crate) fn connect(mut config: kube::Config, metrics: &Metrics) -> kube::Resu
     Ok(ClientBuilder::try_from(config)?
         .with_layer(&time_limit())
         .with_layer(&count)
+        .with_layer(&MapRequestLayer::new(protobuf::ask))
+        .with_layer(&MapResponseLayer::new(protobuf::read))
         .build())
 }
 

@@ -1,14 +1,17 @@
 //! What the watches read of a Job and of a Pod. The API server sends ten times as much, and in a burst of events
-//! to make objects of it all would take the service as long as all its other work.
+//! to make objects of it all would take the service as long as all its other work. A Job is read from protobuf as
+//! well as from JSON; the tags are those of `generated.proto` in Kubernetes' `api/batch/v1` and `meta/v1`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
-use serde::{Deserialize, Deserializer};
+use prost::Message;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A kind of object of which only a part is read. All else is as if the object did not have it.
 #[derive(Debug, Clone)]
@@ -54,16 +57,25 @@ impl<K: Resource<DynamicType = ()>> Resource for Part<K> {
 }
 
 /// Without `managedFields`, half of what an object takes.
-#[derive(Deserialize)]
+#[derive(Message, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Metadata {
+    #[prost(string, optional, tag = "1")]
     name: Option<String>,
+    #[prost(string, optional, tag = "3")]
     namespace: Option<String>,
+    #[prost(string, optional, tag = "6")]
     resource_version: Option<String>,
-    creation_timestamp: Option<Time>,
-    deletion_timestamp: Option<Time>,
-    labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, String>>,
+    #[prost(message, optional, tag = "8")]
+    creation_timestamp: Option<Moment>,
+    #[prost(message, optional, tag = "9")]
+    deletion_timestamp: Option<Moment>,
+    #[prost(btree_map = "string, string", tag = "11")]
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "12")]
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
 impl From<Metadata> for ObjectMeta {
@@ -72,37 +84,92 @@ impl From<Metadata> for ObjectMeta {
             name: of.name,
             namespace: of.namespace,
             resource_version: of.resource_version,
-            creation_timestamp: of.creation_timestamp,
-            deletion_timestamp: of.deletion_timestamp,
-            labels: of.labels,
-            annotations: of.annotations,
+            creation_timestamp: of.creation_timestamp.and_then(Moment::time),
+            deletion_timestamp: of.deletion_timestamp.and_then(Moment::time),
+            labels: Some(of.labels),
+            annotations: Some(of.annotations),
             ..Self::default()
         }
     }
 }
 
-#[derive(Deserialize)]
-pub(super) struct ObjectPart<Spec, Status> {
-    metadata: Metadata,
-    spec: Option<Spec>,
-    status: Option<Status>,
+/// A `Time` of Kubernetes. In protobuf it is there and empty where an object has none.
+#[derive(Clone, Copy, Message)]
+struct Moment {
+    #[prost(int64, optional, tag = "1")]
+    seconds: Option<i64>,
 }
 
-#[derive(Deserialize)]
-pub(super) struct JobSpecPart {
+impl Moment {
+    fn time(self) -> Option<Time> {
+        let time = self.seconds.map(Timestamp::from_second)?;
+        time.ok().map(Time)
+    }
+}
+
+impl Serialize for Moment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.time().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Time(time) = Time::deserialize(deserializer)?;
+        Ok(Self {
+            seconds: Some(time.as_second()),
+        })
+    }
+}
+
+#[derive(Message, Serialize, Deserialize)]
+pub(super) struct JobPart {
+    #[prost(message, optional, tag = "1")]
+    metadata: Option<Metadata>,
+    #[prost(message, optional, tag = "2")]
+    spec: Option<JobSpecPart>,
+    #[prost(message, optional, tag = "3")]
+    status: Option<JobStatusPart>,
+}
+
+#[derive(Message, Serialize, Deserialize)]
+struct JobSpecPart {
+    #[prost(bool, optional, tag = "10")]
     suspend: Option<bool>,
 }
 
-impl Read for Job {
-    type Part = ObjectPart<JobSpecPart, JobStatus>;
+#[derive(Message, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct JobStatusPart {
+    #[prost(message, repeated, tag = "1")]
+    #[serde(default)]
+    conditions: Vec<JobConditionPart>,
+    #[prost(message, optional, tag = "2")]
+    start_time: Option<Moment>,
 }
 
-impl From<ObjectPart<JobSpecPart, JobStatus>> for Job {
-    fn from(of: ObjectPart<JobSpecPart, JobStatus>) -> Self {
+#[derive(Message, Serialize, Deserialize)]
+struct JobConditionPart {
+    #[prost(string, tag = "1")]
+    r#type: String,
+    #[prost(string, tag = "2")]
+    status: String,
+    #[prost(string, optional, tag = "5")]
+    reason: Option<String>,
+    #[prost(string, optional, tag = "6")]
+    message: Option<String>,
+}
+
+impl Read for Job {
+    type Part = JobPart;
+}
+
+impl From<JobPart> for Job {
+    fn from(of: JobPart) -> Self {
         Self {
-            metadata: of.metadata.into(),
+            metadata: of.metadata.map(ObjectMeta::from).unwrap_or_default(),
             spec: of.spec.map(JobSpec::from),
-            status: of.status,
+            status: of.status.map(JobStatus::from),
         }
     }
 }
@@ -116,9 +183,39 @@ impl From<JobSpecPart> for JobSpec {
     }
 }
 
+impl From<JobStatusPart> for JobStatus {
+    fn from(of: JobStatusPart) -> Self {
+        let conditions = of.conditions.into_iter().map(JobCondition::from);
+        Self {
+            conditions: Some(conditions.collect()),
+            start_time: of.start_time.and_then(Moment::time),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<JobConditionPart> for JobCondition {
+    fn from(of: JobConditionPart) -> Self {
+        Self {
+            type_: of.r#type,
+            status: of.status,
+            reason: of.reason,
+            message: of.message,
+            ..Self::default()
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct PodPart {
+    metadata: Metadata,
+    spec: Option<PodSpecPart>,
+    status: Option<PodStatus>,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct PodSpecPart {
+struct PodSpecPart {
     #[serde(default)]
     containers: Vec<ContainerPart>,
     init_containers: Option<Vec<ContainerPart>>,
@@ -131,11 +228,11 @@ struct ContainerPart {
 }
 
 impl Read for Pod {
-    type Part = ObjectPart<PodSpecPart, PodStatus>;
+    type Part = PodPart;
 }
 
-impl From<ObjectPart<PodSpecPart, PodStatus>> for Pod {
-    fn from(of: ObjectPart<PodSpecPart, PodStatus>) -> Self {
+impl From<PodPart> for Pod {
+    fn from(of: PodPart) -> Self {
         Self {
             metadata: of.metadata.into(),
             spec: of.spec.map(PodSpec::from),
