@@ -2,7 +2,7 @@
 
 use super::hindrance::{NO_ROOM_TO_START, bare};
 use super::names::init_container_name;
-use super::outcome::{ContainerEnd, ContainerSeen, ContainerState, Disruption, PodSeen};
+use super::seen::{ContainerEnd, ContainerSeen, ContainerState, Disruption, PodSeen};
 use crate::report::shortened;
 
 /// Bytes of JSON of what Kubernetes says.

@@ -10,7 +10,7 @@ use kube::api::{Api, ListParams};
 
 use super::calls::{Failed, call};
 use super::names;
-use super::outcome::JobSeen;
+use super::seen::JobSeen;
 use crate::journal::{Past, PastEnd, PastJob};
 use crate::run::{Run, RunId, job_name};
 

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::calls::{Failed, call};
-use super::watch::{Interruption, Pauses};
+use super::interruption::{Interruption, Pauses};
 use crate::run::RunId;
 use crate::telemetry::error_chain;
 use step::{CHALLENGE, Known, Step, TAKE_OVER_AFTER, View};

@@ -8,7 +8,8 @@ use kube::api::{Api, ListParams};
 use super::calls::{Failed, call};
 use super::logs;
 use super::names::init_container_name;
-use super::outcome::{ContainerState, JobSeen, PodSeen, Seen};
+use super::outcome::Seen;
+use super::seen::{ContainerSeen, ContainerState, JobSeen, PodSeen};
 use super::watch::JOB_NAME;
 use crate::report::{LogText, Masks};
 
@@ -59,7 +60,7 @@ fn words(seen: &Seen, job: &str) -> String {
     let Some((_, pod)) = seen.pods().max_by_key(|(_, pod)| pod.created) else {
         return "waits for its Pod".into();
     };
-    let runs = |name: &str, containers: fn(&PodSeen) -> &[super::outcome::ContainerSeen]| {
+    let runs = |name: &str, containers: fn(&PodSeen) -> &[ContainerSeen]| {
         let mut all = containers(pod).iter();
         all.any(|of| of.name == name && of.state == ContainerState::Running)
     };

@@ -8,7 +8,7 @@ use kube::api::{Api, LogParams};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
-use super::outcome::{ContainerSeen, ContainerState, PodSeen};
+use super::seen::{ContainerSeen, ContainerState, PodSeen};
 use crate::report::{ContainerLog, Ending, Extract, LogText, Masks};
 use crate::telemetry::error_chain;
 

@@ -19,8 +19,9 @@ use crate::telemetry::error_chain;
 
 use super::calls::{Failed, call, retried};
 use super::found::Sighting;
-use super::outcome::{Aftermath, JobSeen, Limits, TaskEnd};
+use super::outcome::{Aftermath, Limits, TaskEnd};
 use super::refusal;
+use super::seen::JobSeen;
 use super::watch::{self, Watch};
 use super::{Created, Refused};
 

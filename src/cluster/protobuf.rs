@@ -198,7 +198,7 @@ mod tests {
     use kube::{Client, Error, ResourceExt};
     use tower::util::{MapRequestLayer, MapResponseLayer};
 
-    use super::super::outcome::JobSeen;
+    use super::super::seen::JobSeen;
     use super::super::watched::Part;
     use super::*;
     use crate::telemetry::error_chain;

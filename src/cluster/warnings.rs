@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::hindrance::{About, Warning};
-use super::watch::{Interruption, PAGE_SIZE, Pauses, WATCH_SECONDS, Watch, is_forbidden};
+use super::interruption::{Interruption, PAGE_SIZE, Pauses, WATCH_SECONDS, is_forbidden};
+use super::watch::Watch;
 
 /// Until a permission that is missing is asked for again.
 const WITHOUT_PERMISSION: Duration = Duration::from_secs(300);

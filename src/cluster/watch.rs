@@ -5,9 +5,7 @@
 //! events of its own Job only.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use futures::TryStreamExt;
 use futures::stream::StreamExt;
@@ -16,196 +14,23 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, error, info, warn};
 
-use super::found::Sighting;
 use super::hindrance::Warning;
+use super::interruption::{Interruption, PAGE_SIZE, Pauses, WATCH_SECONDS};
 use super::names;
-use super::namespace::Needed;
-use super::outcome::{JobSeen, Limits, Now, PodSeen, Seen, TaskEnd};
+use super::news::{News, Teller};
+use super::outcome::{Limits, Now, Seen, TaskEnd};
+use super::seen::{JobSeen, PodSeen};
 use super::warnings;
 use super::watched::Part;
 use crate::metrics::{Metrics, Watched};
-use crate::telemetry::error_chain;
 
 /// The label that the Job controller puts on each Pod.
 pub(super) const JOB_NAME: &str = "job-name";
-
-/// Between the attempts of a watch: the library's own pauses reach 30 s, and after an outage every
-/// task that ended meanwhile waits for the watch. Two watches are no load.
-pub(super) struct Pauses {
-    attempts: u32,
-    /// After so many attempts the pauses get no longer.
-    longest: u32,
-}
-
-impl Default for Pauses {
-    fn default() -> Self {
-        Self::of(Needed::Always)
-    }
-}
-
-impl Pauses {
-    fn of(needed: Needed) -> Self {
-        Self {
-            attempts: 0,
-            longest: match needed {
-                Needed::Always => 3,
-                // Permissions that are missing are no outage: up to 51 s.
-                Needed::WherePermitted => 8,
-            },
-        }
-    }
-}
-
-impl Iterator for Pauses {
-    type Item = Duration;
-
-    /// 0.2, 0.4, 0.8 and 1.6 seconds, and so on.
-    fn next(&mut self) -> Option<Duration> {
-        let pause = Duration::from_millis(200) * 2_u32.pow(self.attempts.min(self.longest));
-        self.attempts += 1;
-        Some(pause)
-    }
-}
-
-impl Backoff for Pauses {
-    fn reset(&mut self) {
-        self.attempts = 0;
-    }
-}
-
-/// A watch is asked for anew after this many seconds, so that one whose connection died without a word
-/// is noticed.
-pub(super) const WATCH_SECONDS: u32 = 60;
-
-/// Of a list. A page is in memory as a whole; a Job may take some 200 KiB, and has less than 10 as a rule.
-pub(super) const PAGE_SIZE: u32 = 200;
-
-/// Whether something can be followed: an outage of the API server is told once, and its end.
-#[derive(Default)]
-pub(super) struct Interruption {
-    since: Option<Instant>,
-}
-
-impl Interruption {
-    pub(super) fn failed(&mut self, what: &str, error: &dyn std::error::Error) {
-        let error = error_chain(error);
-        if self.since.is_none() {
-            warn!(
-                error,
-                "{what} cannot be followed, this is tried until it works"
-            );
-            self.since = Some(Instant::now());
-        } else {
-            debug!(error, "{what} still cannot be followed");
-        }
-    }
-
-    pub(super) fn works(&mut self, what: &str) {
-        if let Some(since) = self.since.take() {
-            let seconds = since.elapsed().as_secs();
-            info!(seconds, "{what} can be followed again");
-        }
-    }
-}
-
-/// The first lists of all watches.
-pub(super) struct Lists {
-    /// How many are missing.
-    missing: AtomicUsize,
-    /// Whether one could not be had.
-    is_partial: AtomicBool,
-}
-
-impl Lists {
-    pub(super) fn new(watches: usize) -> Arc<Self> {
-        Arc::new(Self {
-            missing: AtomicUsize::new(watches),
-            is_partial: AtomicBool::new(false),
-        })
-    }
-}
-
-/// Tells of one of several watches; the end of a list only when all have listed once: the Jobs of a run may
-/// be in several namespaces.
-pub(super) struct Teller {
-    news: mpsc::UnboundedSender<News>,
-    lists: Arc<Lists>,
-    needed: Needed,
-    has_listed: bool,
-}
-
-impl Teller {
-    pub(super) fn new(
-        news: mpsc::UnboundedSender<News>,
-        lists: Arc<Lists>,
-        needed: Needed,
-    ) -> Self {
-        Self {
-            news,
-            lists,
-            needed,
-            has_listed: false,
-        }
-    }
-
-    fn tell(&self, of: fn(Sighting) -> News, job: &Job) {
-        // Whoever executes the runs reads the news for as long as there is a watch.
-        if let Some(sighting) = Sighting::of(job) {
-            self.news.send(of(sighting)).ok();
-        }
-    }
-
-    fn list_end(&mut self) {
-        if !std::mem::replace(&mut self.has_listed, true) {
-            self.lists.missing.fetch_sub(1, Ordering::AcqRel);
-        }
-        if self.lists.missing.load(Ordering::Acquire) == 0 {
-            let all = !self.lists.is_partial.load(Ordering::Acquire);
-            self.news.send(News::ListEnd { all }).ok();
-        }
-    }
-
-    /// The others must not wait for a namespace in which the permissions are missing.
-    fn failed(&mut self, error: &watcher::Error, namespace: &str) {
-        if self.needed == Needed::WherePermitted && !self.has_listed && is_forbidden(error) {
-            error!(
-                namespace,
-                error = error_chain(error),
-                "the Jobs of a namespace of ALLOWED_NAMESPACES cannot be listed, its tasks fail until the \
-                 service's account is permitted there (deploy/job-namespace.yaml)"
-            );
-            self.lists.is_partial.store(true, Ordering::Release);
-            self.list_end();
-        }
-    }
-}
-
-pub(super) fn is_forbidden(error: &watcher::Error) -> bool {
-    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) =
-        error
-    else {
-        return false;
-    };
-    matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404))
-}
-
-/// What the watch shows of runs whose end is not marked.
-#[derive(Debug)]
-pub(crate) enum News {
-    /// Part of a list of all such Jobs.
-    Listed(Sighting),
-    /// `all` tells whether the Jobs of every namespace could be listed at first.
-    ListEnd { all: bool },
-    /// A Job is new, or has changed.
-    Seen(Sighting),
-}
 
 /// A live view of the tasks that run.
 #[derive(Clone)]
@@ -542,7 +367,10 @@ async fn reached(instant: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use futures::stream;
+    use tokio::sync::mpsc;
 
+    use super::super::namespace::Needed;
+    use super::super::news::Lists;
     use super::*;
 
     fn job(name: &str) -> Job {
