@@ -5,35 +5,39 @@
 //! the next process, and arrives at the same answer.
 
 mod calm;
+mod course;
+mod done;
 mod runs;
 mod task_result;
+mod telling;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{Instrument, debug, info, warn};
 
-use crate::cluster::{Cluster, Progress, Refused, Start, TaskEnd, Told};
+use crate::cluster::{Cluster, Refused, Start};
 use crate::event::Envelope;
 use crate::event::answer::{self, Answer, Section, TimeFrame, Verdict};
 use crate::job_config::fields::OnFailure;
-use crate::journal::{Earlier, Journal, Times};
-use crate::keptn::answers::{Answers, Delivered, Sent};
+use crate::journal::Journal;
+use crate::keptn::answers::{Answers, Sent};
 use crate::keptn::event_store::Stored;
 use crate::metrics::{Ended, Metrics};
 use crate::policy::Policy;
-use crate::report::{self, ContainerLog, Ending, Masks, TaskReport};
+use crate::report::{self, Ending, Masks, TaskReport};
 use crate::run::{Place, Refusal, Run, RunAction, RunId, SpansOfRuns};
 use crate::slots::Turn;
-use crate::traces::{self, AnswerTold, Beginning, RunTold, TaskTold, Traces};
+use crate::traces::{AnswerTold, Beginning, RunTold, Traces};
 
 use calm::Calm;
+pub(crate) use course::Course;
+use done::{Done, failed_as, time_of};
 pub(crate) use runs::{Begun, Claim, Runs};
 use task_result::Results;
+use telling::told;
 
 /// Keptn 0.8.2 needs `.started` stored before it sees `.finished`: where they arrive together, the
 /// finished one overtakes and waits 2 to 3 seconds for its next try.
@@ -66,91 +70,6 @@ pub(crate) struct Permitted {
     pub(crate) policy: Policy,
     /// Of tasks that name no account.
     pub(crate) account: Option<String>,
-}
-
-/// Where a run stands when its execution begins.
-#[derive(Debug, Clone)]
-pub(crate) struct Course {
-    /// Its first Job waits for its turn.
-    pub(crate) queued: bool,
-    pub(crate) started: Sent,
-    pub(crate) finished: Sent,
-    /// The names of its Jobs that are known.
-    jobs: BTreeSet<String>,
-    /// There may be Jobs that this execution does not come to.
-    taken_over: bool,
-    beginning: Beginning,
-}
-
-/// A task that ended, or one that was refused.
-struct Done<'a> {
-    action: &'a RunAction,
-    task: String,
-    on_failure: OnFailure,
-    ending: Ending,
-    job: Option<(Place<'a>, TaskEnd)>,
-    /// When it began and ended, as its span tells it.
-    time: Option<(Timestamp, Timestamp)>,
-    logs: Option<JoinHandle<Vec<ContainerLog>>>,
-}
-
-impl Course {
-    /// Of a run whose first Job this process has just created.
-    pub(crate) fn begins(
-        first: Place<'_>,
-        start: Start,
-        started: Sent,
-        beginning: Beginning,
-    ) -> Self {
-        Self {
-            queued: start == Start::Queued,
-            started,
-            finished: Sent::No,
-            jobs: BTreeSet::from([first.job_name()]),
-            taken_over: false,
-            beginning,
-        }
-    }
-
-    /// Of a run that another process may have executed until `then`.
-    pub(crate) fn goes_on(progress: Progress, then: Instant) -> Self {
-        let (started, finished) = match progress.told {
-            Told::Nothing => (Sent::Perhaps(then), Sent::Perhaps(then)),
-            Told::Started => (Sent::Yes, Sent::Perhaps(then)),
-            Told::Finished => (Sent::Yes, Sent::Yes),
-        };
-        Self {
-            queued: progress.queued,
-            started,
-            finished,
-            jobs: progress.jobs,
-            taken_over: true,
-            beginning: Beginning::default(),
-        }
-    }
-
-    fn earlier(&self) -> Earlier {
-        Earlier {
-            waits: self.queued,
-            started_was_sent: self.started == Sent::Yes,
-            taken_over: self.taken_over,
-        }
-    }
-
-    /// Whether the Job of this task was created, as it or a later one tells. One that is missing then was
-    /// deleted.
-    fn has_reached(&self, place: Place<'_>) -> bool {
-        // Names sort as the tasks run.
-        self.jobs.range(place.job_name()..).next().is_some()
-    }
-
-    /// Whether this task succeeded, as a later one of its action tells: one that runs only then. Its Job
-    /// may look otherwise by now: deleted, or kept by a sidecar beyond its time limit.
-    fn has_passed(&self, place: Place<'_>, later: &[Place<'_>]) -> bool {
-        let mut needs = later.iter().filter(|later| !later.task.always);
-        place.task.on_failure == OnFailure::Fail
-            && needs.any(|later| self.jobs.contains(&later.job_name()))
-    }
 }
 
 impl Executor {
@@ -456,62 +375,6 @@ impl Executor {
         self.traces.of_runs()
     }
 
-    fn tasks_told<'a>(&self, done: &[Done<'a>]) -> Vec<TaskTold<'a>> {
-        let told = |done: &Done<'a>| {
-            let (place, end) = done.job.as_ref()?;
-            let (began, ended) = done.time?;
-            Some(TaskTold {
-                place: *place,
-                namespace: self.cluster.name_of_namespace(*place).to_owned(),
-                pod: end.pod.as_ref().map(|(name, _)| name.clone()),
-                began,
-                ended,
-                result: match (&done.ending, done.on_failure) {
-                    (Ending::Succeeded, _) => traces::Result::Succeeded,
-                    (Ending::Failed(reason), OnFailure::Warn) => {
-                        traces::Result::Warned(self.masks.text(reason))
-                    }
-                    (Ending::Failed(reason), OnFailure::Fail) => {
-                        traces::Result::Failed(self.masks.text(reason))
-                    }
-                },
-            })
-        };
-        done.iter().filter_map(told).collect()
-    }
-
-    /// Tells of a run that is over.
-    fn tell(
-        &self,
-        run: &Run,
-        course: &Course,
-        verdict: Verdict,
-        failed: usize,
-        tasks: &[TaskTold<'_>],
-        answers: &[AnswerTold],
-    ) {
-        let lasted = Timestamp::now().duration_since(run.arrived);
-        info!(
-            result = verdict.result(),
-            tasks = tasks.len(),
-            failed,
-            attempts = answers.iter().map(|told| told.attempts).sum::<u32>(),
-            seconds = lasted.as_secs_f64(),
-            "Successfully finished processing of event: {}",
-            run.event.id
-        );
-        self.traces.run_is_over(&RunTold {
-            id: &run.id,
-            event: &run.event,
-            arrived: run.arrived,
-            over: Timestamp::now(),
-            verdict,
-            beginning: course.beginning,
-            tasks,
-            answers,
-        });
-    }
-
     /// Answers an event for which no Job could be made. Returns when Keptn took both answers, since
     /// nothing in the cluster remembers them. Whoever tried before did so until `then`.
     pub(crate) async fn answer_without_job(
@@ -561,71 +424,7 @@ impl Executor {
     }
 }
 
-fn told(event_type: String, delivered: Delivered) -> AnswerTold {
-    AnswerTold {
-        event_type,
-        attempts: delivered.attempts,
-        began: delivered.began,
-        ended: delivered.ended,
-    }
-}
-
-/// When the task of a Job began and ended. What the cluster says has seconds only, and is what is left after
-/// an earlier process.
-fn time_of(end: &TaskEnd, begins: Timestamp, course: &Course) -> (Timestamp, Timestamp) {
-    let seen = Timestamp::now();
-    if !course.taken_over {
-        return (begins, seen);
-    }
-    let created = end.pod.as_ref().and_then(|(_, pod)| pod.created);
-    let began = created.or(end.started).unwrap_or(begins);
-    (began, end.finished.unwrap_or(seen))
-}
-
-fn failed_as(on_failure: OnFailure) -> Ended {
-    match on_failure {
-        OnFailure::Warn => Ended::Warned,
-        OnFailure::Fail => Ended::Failed,
-    }
-}
-
 /// All tasks, also those that have no Job, where nothing can be marked.
 fn all_places(run: &Run) -> Vec<Place<'_>> {
     run.steps().flat_map(|(_, places)| places).collect()
-}
-
-impl<'a> Done<'a> {
-    /// None if it has no Job.
-    fn place(&self) -> Option<Place<'a>> {
-        Some(self.job.as_ref()?.0)
-    }
-
-    fn ended(&self) -> Ended {
-        match self.ending {
-            Ending::Succeeded => Ended::Succeeded,
-            Ending::Failed(_) => failed_as(self.on_failure),
-        }
-    }
-
-    fn times(&self) -> Times {
-        let end = self.job.as_ref().map(|(_, end)| end);
-        Times {
-            whole: self.time,
-            started: end.and_then(|end| end.started),
-            exit_code: end.and_then(|end| end.exit_code),
-            pod: end.and_then(|end| Some(end.pod.as_ref()?.0.clone())),
-        }
-    }
-
-    fn refused(action: &'a RunAction, refusal: Refusal) -> Self {
-        Self {
-            action,
-            task: refusal.task,
-            on_failure: refusal.on_failure,
-            ending: Ending::Failed(refusal.reason),
-            job: None,
-            time: None,
-            logs: None,
-        }
-    }
 }
