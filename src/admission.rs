@@ -3,6 +3,7 @@
 //! Admission goes on when the sender stops waiting: old distributors never deliver an event again. An
 //! event that comes twice joins the admission or the run of its first delivery.
 
+mod admitted;
 mod config;
 mod last_configs;
 mod shared_reads;
@@ -27,7 +28,7 @@ use crate::job_config::matching::why_none;
 use crate::job_config::problem::{ConfigErrors, Problem};
 use crate::job_config::reader::{CONFIG_URI, ReadConfig};
 use crate::job_config::yaml;
-use crate::journal::entry::{EventOutcome, Subject};
+use crate::journal::entry::Subject;
 use crate::journal::{Earlier, Journal, RunEnd};
 use crate::keptn::answers::Sent;
 use crate::keptn::error_log::ErrorLog;
@@ -39,6 +40,7 @@ use crate::report::{self, Ending, TaskReport};
 use crate::resolve::{Resolver, TaskDefaults};
 use crate::run::{Run, RunId, hash};
 use crate::traces::{self, Beginning};
+pub(crate) use admitted::{Admitted, Decision};
 use config::Config;
 use last_configs::LastConfigs;
 
@@ -51,68 +53,6 @@ const SECOND_QUESTIONS: usize = 3;
 
 /// Events that were answered without a Job, which only this process remembers.
 const REMEMBERED: usize = 4096;
-
-/// What the sender is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Admitted {
-    /// No work follows from the event.
-    Nothing(Decision, String),
-    /// The run cannot be lost any more, or the answer is out.
-    Accepted(Decision, String),
-    /// A bug; the log has it.
-    Panicked,
-}
-
-/// What an admission came to, in words that are no text of a config or an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Decision {
-    Started,
-    NoProject,
-    NoConfig,
-    NoMatch,
-    SeenBefore,
-    /// Keptn has the answer, and the Jobs are gone.
-    AnsweredBefore,
-    /// No task could be run, and Keptn was told so.
-    TasksRefused,
-    /// The config cannot be read or is invalid.
-    BadConfig,
-}
-
-impl Decision {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Started => "started",
-            Self::NoProject => "no project",
-            Self::NoConfig => "no config",
-            Self::NoMatch => "no match",
-            Self::SeenBefore => "seen before",
-            Self::AnsweredBefore => "answered before",
-            Self::TasksRefused => "tasks refused",
-            Self::BadConfig => "bad config",
-        }
-    }
-}
-
-impl Admitted {
-    fn decision(&self) -> &'static str {
-        match self {
-            Self::Nothing(decision, _) | Self::Accepted(decision, _) => decision.name(),
-            Self::Panicked => "panicked",
-        }
-    }
-
-    fn told(&self) -> (EventOutcome, &str) {
-        match self {
-            Self::Nothing(_, reason) => (EventOutcome::Nothing, reason),
-            Self::Accepted(_, reason) => (EventOutcome::Accepted, reason),
-            Self::Panicked => (
-                EventOutcome::Panicked,
-                "a bug of the service, its log has more",
-            ),
-        }
-    }
-}
 
 pub(crate) struct Admission {
     pub(crate) resources: Resources,

@@ -14,6 +14,7 @@ pub(crate) mod matching;
 mod pod_fields;
 pub(crate) mod pod_parts;
 pub(crate) mod problem;
+pub(crate) mod quantity;
 pub(crate) mod reader;
 pub(crate) mod security;
 pub(crate) mod task_fields;
@@ -25,12 +26,13 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use fields::{
-    EnvFrom, EnvName, EnvVar, ImagePullPolicy, ObjectName, OnFailure, Quantity, Resources, Retries,
+    EnvFrom, EnvName, EnvVar, ImagePullPolicy, ObjectName, OnFailure, Resources, Retries,
     SecurityContext, ServiceAccount, TtlSeconds,
 };
 use files::{FileEntry, ResultFile};
 use json_path::JsonPath;
 use pod_parts::PodParts;
+use quantity::Quantity;
 
 /// What editors check and complete a config of `apiVersion: v2` with.
 pub(crate) const SCHEMA: &str = include_str!("job_config/schema.json");

@@ -20,11 +20,11 @@ use sha3::{Digest, Sha3_224};
 use crate::event::Envelope;
 use crate::event::trace::{Span, SpanId, TraceContext, TraceId};
 use crate::job_config::fields::{
-    EnvFrom, ImagePullPolicy, KeyRef, ObjectName, OnFailure, Quantity, Resources, Retries,
-    SecurityContext,
+    EnvFrom, ImagePullPolicy, KeyRef, ObjectName, OnFailure, Resources, Retries, SecurityContext,
 };
 use crate::job_config::files::{FileEntry, ResultFile};
 use crate::job_config::pod_parts::PodParts;
+use crate::job_config::quantity::Quantity;
 
 /// Kubernetes allows 256 KiB for all annotations of an object; the task's own need room too.
 const MAX_RECORD_BYTES: usize = 224 << 10;

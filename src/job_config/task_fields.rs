@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::fields::{Amounts, Image, Quantity, Resources, Retries, check_annotation, words};
+use super::fields::{Amounts, Image, Resources, Retries, check_annotation, words};
 use super::files::{FileEntry, Level, ResourceUri};
 use super::problem::{Problem, Problems, cited};
+use super::quantity::Quantity;
 use super::reader::Format;
 use super::reader::value::{Fields, Keys, Value};
 use super::yaml::Kind;

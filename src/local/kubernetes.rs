@@ -6,6 +6,7 @@
 //! containers' states, deadlines, suspended Jobs, time to live. It checks no manifests and no permissions.
 
 pub(crate) mod api;
+mod container;
 mod controller;
 mod kubelet;
 mod log;
@@ -22,8 +23,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use container::{Container, Exit, Mount, Obstacle, Output, Part, Runtime};
 use controller::Running;
-pub(crate) use kubelet::{Container, Exit, Mount, Obstacle, Output, Part, Runtime};
 use log::Log;
 
 /// A watch that is further behind starts anew, as with a real API server.

@@ -1,9 +1,10 @@
 //! What a volume's files come from: the values of sources that the cluster refuses, or that no Pod can
 //! start with.
 
-use crate::job_config::fields::{ObjectName, Quantity};
+use crate::job_config::fields::ObjectName;
 use crate::job_config::labels;
 use crate::job_config::problem::{Problem, Problems, quoted};
+use crate::job_config::quantity::Quantity;
 use crate::job_config::reader::value::Value;
 use crate::job_config::versioned::PULL_POLICIES;
 

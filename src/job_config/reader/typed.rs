@@ -12,8 +12,8 @@ use serde::{Serialize, forward_to_deserialize_any};
 use serde_json::Value as Json;
 
 use super::value::{Keys, Value};
-use crate::job_config::fields::Quantity;
 use crate::job_config::problem::Problems;
+use crate::job_config::quantity::Quantity;
 use crate::job_config::yaml::{Kind, Style};
 
 /// None where there is a problem with it.
