@@ -37,7 +37,6 @@ pub(super) async fn measure() -> anyhow::Result<Vec<Row>> {
         let id = |number| format!("round-{round}-{number}");
         let send = async |sender: &mut Sender, number| sender.sends(PARKED, &id(number)).await;
         ours.push(rate(EVENTS, senders, send).await?);
-        service.rests().await?;
         drop(service);
         let jobs = made(&stage).await?;
         anyhow::ensure!(
