@@ -250,8 +250,10 @@ impl Seen {
             None => self.no_pod.as_ref().map(Hindrance::of_creation),
         };
         let silence = last.and_then(|(_, pod)| ended_by::silence(pod));
+        let waits = last.is_some_and(|(_, pod)| pod.waits(job));
         let why = hindrance.map(|hindrance| hindrance.explanation());
-        match why.or(silence) {
+        let why = why.or(silence);
+        match why.or_else(|| waits.then(|| "its container had not started by then".to_owned())) {
             None => self.ended(job, Ending::Failed(failure)),
             Some(why) => TaskEnd {
                 aftermath: Aftermath::Note,
@@ -357,6 +359,8 @@ mod tests {
         }
     }
 
+    const CREATING: &str =
+        "{status: {containerStatuses: [{name: j, state: {waiting: {reason: ContainerCreating}}}]}}";
     const RUNNING: &str = "{status: {containerStatuses: [{name: j, state: {running: {}}}]}}";
     const DONE: &str = "{status: {containerStatuses: [{name: sidecar, state: {running: {}}}, \
         {name: j, state: {terminated: {exitCode: 0, reason: Completed}}}]}}";
@@ -395,6 +399,10 @@ mod tests {
                 Some(pod(KILLED)),
             ),
             end(
+                condition("FailureTarget", "DeadlineExceeded"),
+                Some(pod(CREATING)),
+            ),
+            end(
                 condition("Failed", "BackoffLimitExceeded"),
                 Some(pod(EVICTED)),
             ),
@@ -413,6 +421,7 @@ mod tests {
         goes on
         succeeded
         job j failed: job deadline exceeded (30 s; `maxPollDuration` of the task or TASK_DEADLINE_SECONDS of the service changes it)
+        job j failed: job deadline exceeded (30 s; `maxPollDuration` of the task or TASK_DEADLINE_SECONDS of the service changes it); its container had not started by then
         job j failed. Reason: BackoffLimitExceeded, Message: Job has reached the specified backoff limit; its Pod was evicted by its node (Evicted: no disk); raise `resources.requests` of the task, so that its node has room for it
         job j was deleted before it ended, by somebody other than this service; send the event again
         succeeded

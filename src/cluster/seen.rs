@@ -180,6 +180,13 @@ impl PodSeen {
         Some(Hindrance::of_preparation(&own.name, warning))
     }
 
+    /// Whether the container of this Job has not started.
+    pub(super) fn waits(&self, job: &str) -> bool {
+        let mut containers = self.containers.iter();
+        let own = containers.find(|container| container.name == job);
+        own.is_some_and(|own| matches!(own.state, ContainerState::Waiting(_)))
+    }
+
     /// Whether its containers' exit codes are the task's: those of a Pod that is ended from outside (deleted,
     /// evicted, its node shut down) may well be 0.
     pub(super) fn is_whole(&self) -> bool {

@@ -395,11 +395,11 @@ async fn a_missing_file_fails_the_task_with_the_reason() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster"]
 async fn a_task_over_its_time_limit_is_ended_by_the_cluster() {
-    let tasks = "      - {name: slow, image: BUSYBOX, maxPollDuration: 4, cmd: [sh, -c, 'echo so far; sleep 1000']}\n";
+    let tasks = "      - {name: slow, image: BUSYBOX, maxPollDuration: 8, cmd: [sh, -c, 'echo so far; sleep 1000']}\n";
     let cluster = RealCluster::start("deadline", &config(tasks)).await;
     let finished = cluster.runs(&triggered("event-1")).await;
     assert_eq!(finished["status"], "errored");
-    for part in ["job deadline exceeded (4 s", ":\nso far\n"] {
+    for part in ["job deadline exceeded (8 s", ":\nso far\n"] {
         assert!(message(&finished).contains(part), "{part}\n{finished:#}");
     }
     cluster.finish().await;
